@@ -1,0 +1,1 @@
+"""CancerNet: a small Keras network for IDC breast histology patches, and the pipeline around it."""

@@ -1,0 +1,48 @@
+"""Made-up patches for the tests, and the real ones where they are present."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+PROJECT = Path(__file__).parents[1]
+REAL_PATCHES = PROJECT.parent / "shared" / "idc" / "original"
+
+WritePatch = Callable[..., Path]
+
+
+@pytest.fixture
+def write_patch() -> WritePatch:
+    """Writes a random patch, another one with each call."""
+    generator = np.random.default_rng(7)
+
+    def write(path: Path, *, width: int = 50, height: int = 50) -> Path:
+        pixels = generator.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        encoded, data = cv2.imencode(path.suffix, pixels)
+        assert encoded
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data.tobytes())
+        return path
+
+    return write
+
+
+@pytest.fixture
+def originals(tmp_path: Path, write_patch: WritePatch) -> Path:
+    """Twelve patients of four benign and two malignant patches each, as the download has them."""
+    for patient in range(20001, 20013):
+        for index in range(6):
+            label = int(index >= 4)
+            name = f"{patient}_idx5_x{50 * index + 1}_y51_class{label}.png"
+            write_patch(tmp_path / "original" / str(patient) / str(label) / name)
+    return tmp_path / "original"
+
+
+@pytest.fixture(scope="session")
+def real_patches() -> Path:
+    """The directory of real patches; without it the test is skipped."""
+    if not REAL_PATCHES.is_dir():
+        pytest.skip("the real patches are not here")
+    return REAL_PATCHES

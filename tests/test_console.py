@@ -1,0 +1,191 @@
+"""Exit codes, the parsers of options and the work in threads."""
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from cancernet import console
+
+ROOT = Path(__file__).parents[1]
+
+
+def run_script(main: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Runs a script whose main function has this body."""
+    program = f"from cancernet import console\ndef main():\n    {main}\nconsole.run(main)"
+    return subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+# --- Exit codes ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("main", "code", "message"),
+    [
+        ("pass", 0, ""),
+        ("raise console.InputError('Found no data. Make some.')", 2, "Found no data. Make some."),
+        ("open('no/such/file')", 2, "no/such/file"),
+        ("raise PermissionError(13, 'Permission denied', 'output')", 2, "output"),
+        ("raise KeyboardInterrupt", 130, "Stopped."),
+        ("raise SystemExit(2)", 2, ""),
+    ],
+)
+def test_outcome_decides_the_exit_code_and_one_message(main, code, message):
+    done = run_script(main)
+    assert done.returncode == code
+    assert done.stdout == ""
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == (1 if message else 0)
+    assert "Traceback" not in done.stderr
+
+
+def test_faults_of_the_program_are_not_hidden():
+    done = run_script("raise RuntimeError('a fault')")
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+
+
+def test_names_that_the_terminal_cannot_show_do_not_end_the_run():
+    done = run_script(r"print('gew\u00e4chs-\udcff.png')", PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "gew\\xe4chs-\\udcff.png\n"
+
+
+# --- Options -------------------------------------------------------------------------------------
+
+PARSERS = {"positive_integer": console.positive_integer, "seed": console.seed}
+
+
+@pytest.mark.parametrize(
+    ("parse", "text", "value"),
+    [
+        (console.positive_integer, "1", 1),
+        (console.positive_integer, "040", 40),
+        (console.positive_integer, "123456789", 123456789),
+        (console.seed, "0", 0),
+        (console.seed, "42", 42),
+        (console.seed, "4294967295", 2**32 - 1),
+    ],
+)
+def test_whole_numbers_in_range_are_taken(parse, text, value):
+    assert parse(text) == value
+
+
+@pytest.mark.parametrize("name", PARSERS)
+@pytest.mark.parametrize(
+    "text", ["", " ", "-1", "+1", "1.0", "1e3", "1_000", " 1", "0x10", "nan", "²", "४"]
+)
+def test_everything_else_is_refused_with_what_was_found(name, text):
+    with pytest.raises(argparse.ArgumentTypeError, match="whole number") as refused:
+        PARSERS[name](text)
+    assert repr(text) in str(refused.value)
+
+
+def test_numbers_out_of_range_are_refused():
+    with pytest.raises(argparse.ArgumentTypeError, match="from 1 to 999999999"):
+        console.positive_integer("0")
+    with pytest.raises(argparse.ArgumentTypeError, match="from 0 to"):
+        console.seed("4294967296")
+
+
+@pytest.mark.parametrize("name", PARSERS)
+def test_numbers_that_no_counter_holds_are_refused(name):
+    with pytest.raises(argparse.ArgumentTypeError):
+        PARSERS[name]("9" * 30)
+    with pytest.raises(argparse.ArgumentTypeError):
+        PARSERS[name]("9" * 5000)  # Python itself parses no more than 4300 digits.
+
+
+@pytest.mark.parametrize("name", PARSERS)
+@settings(deadline=None)
+@given(text=st.text() | st.from_regex(r"[-+ 0-9._e]{1,12}", fullmatch=True))
+@example(text="٣")
+def test_parsers_take_ascii_digits_or_refuse(name, text):
+    try:
+        value = PARSERS[name](text)
+    except argparse.ArgumentTypeError:
+        return
+    assert str(value) == (text.lstrip("0") or "0")
+
+
+@settings(deadline=None)
+@given(st.integers(1, 10**9 - 1))
+def test_positive_integers_come_back_as_they_are(number):
+    assert console.positive_integer(str(number)) == number
+
+
+# --- TensorFlow's environment --------------------------------------------------------------------
+
+
+def test_keras_runs_on_tensorflow_and_says_no_more_than_asked(monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "0")
+    console.prepare_tensorflow()
+    assert os.environ["KERAS_BACKEND"] == "tensorflow"
+    assert os.environ["TF_CPP_MIN_LOG_LEVEL"] == "0"
+    monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL")
+    console.prepare_tensorflow()
+    assert os.environ["TF_CPP_MIN_LOG_LEVEL"] == "2"
+
+
+# --- Threads -------------------------------------------------------------------------------------
+
+COUNT = 3 * console.FILES_PER_TASK + 7
+
+
+@pytest.mark.parametrize("count", [0, 1, console.FILES_PER_TASK, COUNT])
+def test_results_come_in_the_order_of_the_items(count):
+    def square(number):
+        if number == 0:
+            time.sleep(0.1)  # The first task is the last to be done.
+        return number * number
+
+    found = console.map_files(square, range(count), what="Squares")
+    assert list(found) == [number * number for number in range(count)]
+
+
+def test_an_error_in_a_thread_is_raised_here():
+    def work(number):
+        if number == COUNT - 1:
+            raise OSError(f"file {number}")
+        return number
+
+    with pytest.raises(OSError, match=f"file {COUNT - 1}"):
+        list(console.map_files(work, range(COUNT), what="Files"))
+
+
+def test_nothing_more_is_begun_after_a_stop():
+    done: list[int] = []
+
+    def work(number):
+        time.sleep(0.001)
+        done.append(number)
+
+    tasks = 20 * (os.cpu_count() or 1)
+    results = console.map_files(work, range(tasks * console.FILES_PER_TASK), what="Files")
+    assert isinstance(results, Generator)
+    next(results)
+    results.close()
+    after_stop = len(done)
+    assert after_stop < tasks * console.FILES_PER_TASK / 2
+    time.sleep(0.1)
+    assert len(done) == after_stop
+
+
+def test_bar_is_silent_without_a_terminal(capsys):
+    list(console.map_files(abs, [1, 2], what="Files"))
+    assert capsys.readouterr() == ("", "")
