@@ -1,0 +1,192 @@
+"""What a patch file is: its name parsed, its bytes checked."""
+
+import re
+import struct
+import zlib
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+# The side of an IDC patch in pixels; patches at a slide's right and lower edges are smaller.
+PATCH_SIDE = 50
+
+LABELS = {"0": 0, "1": 1}
+
+IDC_NAME = re.compile(
+    r"(?P<patient>[0-9]+)_idx5_x(?P<x>[0-9]+)_y(?P<y>[0-9]+)_class[0-9]+\.(png|jpg|jpeg)",
+    re.IGNORECASE,
+)
+CLASS_IN_NAME = re.compile(r"_class(?P<label>[0-9]+)\.[^.]+")
+IDC_PATIENT = re.compile(r"[0-9]{4,5}")  # As all 281 numbers of the published table are.
+
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+JPEG_SIGNATURE = b"\xff\xd8\xff"
+JPEG_END = b"\xff\xd9"
+JPEG_START_OF_SCAN = 0xDA
+# Start-of-frame markers (ITU-T T.81, table B.1); 0xC4, 0xC8 and 0xCC mark other things.
+JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+
+
+class ExcludedError(Exception):
+    """A file that the data set leaves out.
+
+    Attributes:
+        reason: A short phrase, the same for all files left out for it.
+        detail: What was found in this file.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        """Keeps the reason and the detail."""
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+@dataclass(frozen=True)
+class PatchName:
+    """What a patch's path tells.
+
+    Attributes:
+        patient: The patient's number, or the name of the patient's folder.
+        label: 0 benign, 1 malignant.
+        x: Left edge on the slide in pixels; None where the name does not tell.
+        y: Upper edge on the slide in pixels; None where the name does not tell.
+    """
+
+    patient: str
+    label: int
+    x: int | None
+    y: int | None
+
+
+def parse_source(source: str) -> PatchName:
+    """Reads patient, label and position from a path `<patient>/<class>/<file>`.
+
+    Args:
+        source: Path below the original directory, with forward slashes. More folders may stand
+            before the patient's.
+
+    Raises:
+        ExcludedError: A hidden file, a class folder other than 0 and 1, a label or a patient in
+            the name that contradicts the folders, or no patient at all.
+    """
+    *folders, file_name = source.split("/")
+    for part in (*folders, file_name):
+        if part.startswith(".") or part == "__MACOSX":
+            raise ExcludedError("hidden or macOS file", part)
+    class_folder = folders[-1] if folders else ""
+    if class_folder not in LABELS:
+        raise ExcludedError("class folder other than 0 or 1", class_folder or "no folder")
+    patient_folder = folders[-2] if len(folders) > 1 else ""
+
+    label_in_name = CLASS_IN_NAME.search(file_name)
+    if label_in_name and label_in_name["label"] != class_folder:
+        raise ExcludedError(
+            "label mismatch", f"folder {class_folder}, file name {label_in_name['label']}"
+        )
+    idc_name = IDC_NAME.fullmatch(file_name)
+    if idc_name is None:
+        if not patient_folder:
+            raise ExcludedError("no patient", "expected <patient>/<class>/<file>")
+        return PatchName(patient_folder, LABELS[class_folder], None, None)
+    patient = idc_name["patient"]
+    if IDC_PATIENT.fullmatch(patient_folder) and patient_folder != patient:
+        raise ExcludedError("patient mismatch", f"folder {patient_folder}, file name {patient}")
+    return PatchName(patient, LABELS[class_folder], int(idc_name["x"]), int(idc_name["y"]))
+
+
+def check_image(data: bytes, *, min_side: int, max_pixels: int) -> tuple[int, int]:
+    """Makes sure that a file is a whole 8-bit PNG or JPEG, whatever its name says.
+
+    OpenCV alone would not do: it reads formats that TensorFlow does not, and fills up the rest of
+    a truncated file without a word.
+
+    Args:
+        data: The file's bytes.
+        min_side: The shortest side allowed, in pixels.
+        max_pixels: The most pixels allowed; checked before anything is decoded.
+
+    Returns:
+        Width and height in pixels.
+
+    Raises:
+        ExcludedError: The file cannot be used.
+    """
+    if not data:
+        raise ExcludedError("empty file", "0 bytes")
+    try:
+        if data.startswith(PNG_SIGNATURE):
+            width, height = _png_size(data)
+        elif data.startswith(JPEG_SIGNATURE):
+            width, height = _jpeg_size(data)
+        else:
+            raise ExcludedError("not a PNG or JPEG image", f"starts with {data[:8]!r}")
+    except (struct.error, IndexError) as error:
+        raise ExcludedError("truncated image", f"{len(data)} bytes") from error
+    if min(width, height) < min_side:
+        raise ExcludedError(f"side under {min_side} pixels", f"{width} x {height}")
+    if width * height > max_pixels:
+        raise ExcludedError(f"more than {max_pixels:,} pixels", f"{width} x {height}")
+    _decode(data, width, height)
+    return width, height
+
+
+def _decode(data: bytes, width: int, height: int) -> None:
+    try:
+        pixels = cv2.imdecode(
+            np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+        )
+    except cv2.error as error:
+        raise ExcludedError("unreadable image", str(error.err)) from error
+    if pixels is None or pixels.shape != (height, width, 3):
+        raise ExcludedError("unreadable image", "OpenCV cannot decode it")
+
+
+def _png_size(data: bytes) -> tuple[int, int]:
+    """Walks the chunks of a PNG (W3C PNG specification, section 5) and checks each checksum."""
+    view = memoryview(data)
+    position = len(PNG_SIGNATURE)
+    width = height = 0
+    kind = b""
+    while kind != b"IEND":
+        length, kind = struct.unpack_from(">I4s", data, position)
+        body, end = position + 8, position + 12 + length
+        if end > len(data):
+            raise ExcludedError("truncated image", f"{len(data)} bytes, {end} or more expected")
+        if zlib.crc32(view[position + 4 : end - 4]) != int.from_bytes(view[end - 4 : end]):
+            raise ExcludedError("damaged image", f"checksum of chunk {kind!r}")
+        if kind == b"IHDR":
+            width, height, bits = struct.unpack_from(">IIB", data, body)
+            if bits > 8:
+                raise ExcludedError("not 8 bits a channel", f"{bits} bits")
+        elif kind == b"acTL":
+            raise ExcludedError("animated image", "animation control chunk")
+        position = end
+    return width, height
+
+
+def _jpeg_size(data: bytes) -> tuple[int, int]:
+    """Walks the segments of a JPEG (ITU-T T.81, annex B) up to its first scan."""
+    position = 2
+    width = height = 0
+    while True:
+        start, marker, length = struct.unpack_from(">BBH", data, position)
+        if start != 0xFF:
+            raise ExcludedError("damaged image", "segment without a marker")
+        if marker == 0xFF:  # Fill byte.
+            position += 1
+            continue
+        if marker in JPEG_FRAMES:
+            bits, height, width, channels = struct.unpack_from(">BHHB", data, position + 4)
+            if bits != 8:
+                raise ExcludedError("not 8 bits a channel", f"{bits} bits")
+            if channels not in (1, 3):
+                raise ExcludedError("CMYK image", f"{channels} channels")
+        if marker == JPEG_START_OF_SCAN:
+            break
+        position += 2 + length
+    # In a scan 0xFF is followed by 0x00 or a restart marker: this is the end marker and no other.
+    if data.find(JPEG_END, position) < 0:
+        raise ExcludedError("truncated image", f"{len(data)} bytes, no end marker")
+    return width, height
