@@ -1,0 +1,189 @@
+"""Files to batches: the one reader of pixels that every script shares.
+
+The published scripts read patches with Keras' `ImageDataGenerator`, one after the other in Python.
+Here `tf.data` reads them, with the same pixels and the same warps. Patches stream from disk: no
+more than a few batches are in memory at a time.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import tensorflow as tf
+
+from cancernet.augmentation import Augmentation, augment
+from cancernet.console import InputError
+
+CLASSES = 2  # Benign and malignant.
+
+
+def training_batches(
+    files: Sequence[str | Path],
+    labels: Sequence[int],
+    *,
+    image_size: tuple[int, int],
+    batch_size: int,
+    augmentation: Augmentation | None,
+    seed: int,
+    epochs: int,
+    first_epoch: int = 0,
+    data_format: str = "channels_last",
+) -> tf.data.Dataset:
+    """Makes the batches of all epochs, one epoch after the other.
+
+    In each epoch every patch comes once, in an order over the whole set that depends on `seed` and
+    the epoch alone. The last batch of an epoch may be smaller; none holds patches of two epochs.
+    Warps depend on `seed`, the epoch and the step in it alone, so that training resumed at
+    `first_epoch` gets exactly what it would have got.
+
+    `fit` has to be told where an epoch ends: `steps_per_epoch=math.ceil(len(files) / batch_size)`,
+    the same `epochs`, and `shuffle=False`, since the order is a shuffled one already.
+
+    Args:
+        files: Patches, PNG or JPEG.
+        labels: 0 benign or 1 malignant, one a file.
+        image_size: Height and width of the images in pixels.
+        batch_size: Patches a step.
+        augmentation: Ranges of the random warp, or None for the patches as they are.
+        seed: Fixes order and warps.
+        epochs: The epoch to stop before, counted from 0.
+        first_epoch: The epoch to start with, counted from 0.
+        data_format: "channels_last" or "channels_first".
+
+    Returns:
+        Pairs of images, float32 in [0, 1], shape (batch, height, width, 3), or
+        (batch, 3, height, width) with "channels_first", and one-hot labels, float32, shape
+        (batch, 2), column 1 malignant.
+
+    Raises:
+        InputError: There are no files.
+        ValueError: There is not one label, 0 or 1, a file.
+    """
+    paths = _path_tensor(files)
+    if len(labels) != len(files) or not set(labels) <= set(range(CLASSES)):
+        raise ValueError(
+            f"{len(files)} files need as many labels of 0 or 1; "
+            f"found {len(labels)} labels with the values {sorted(set(labels))}"
+        )
+    targets = tf.one_hot(labels, depth=CLASSES)
+
+    def steps_of_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
+        order = tf.random.experimental.stateless_shuffle(tf.range(len(files)), [seed, epoch])
+        steps = tf.data.Dataset.from_tensor_slices(order).batch(batch_size).enumerate()
+        return steps.map(lambda step, chosen: (epoch, step, chosen))
+
+    def load(epoch: tf.Tensor, step: tf.Tensor, chosen: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        images = _read_batch(tf.gather(paths, chosen), image_size)
+        if augmentation is not None:
+            step_seed = tf.random.fold_in([seed, epoch], step)
+            images = augment(images, augmentation=augmentation, seed=step_seed)
+        return _arrange(images, data_format), tf.gather(targets, chosen)
+
+    # Parted into steps before anything is read, so that no batch straddles two epochs and the
+    # next epoch's first batches are read while the last of this one are trained on.
+    steps = tf.data.Dataset.range(first_epoch, epochs).flat_map(steps_of_epoch)
+    return _in_parallel(steps, load)
+
+
+def scoring_batches(
+    files: Sequence[str | Path],
+    *,
+    image_size: tuple[int, int],
+    batch_size: int,
+    data_format: str = "channels_last",
+) -> tf.data.Dataset:
+    """Makes batches of the patches as they are, each once and in the given order.
+
+    Args:
+        files: Patches, PNG or JPEG.
+        image_size: Height and width of the images in pixels.
+        batch_size: Patches a batch; the last one may be smaller.
+        data_format: "channels_last" or "channels_first".
+
+    Returns:
+        Images alone, as `model.predict` takes them: float32 in [0, 1], shape
+        (batch, height, width, 3), or (batch, 3, height, width) with "channels_first".
+
+    Raises:
+        InputError: There are no files.
+    """
+
+    def load(paths: tf.Tensor) -> tf.Tensor:
+        return _arrange(_read_batch(paths, image_size), data_format)
+
+    steps = tf.data.Dataset.from_tensor_slices(_path_tensor(files)).batch(batch_size)
+    return _in_parallel(steps, load)
+
+
+def read_patch(path: tf.Tensor, *, height: int, width: int) -> tf.Tensor:
+    """Reads one patch as Keras' `load_img(path, target_size=(height, width))` does.
+
+    PNG (8 bits a channel or fewer, of any colour type; transparency is dropped) and JPEG, told
+    apart by content, not by name. The pixels are those that Pillow gives, which Keras reads with.
+
+    Args:
+        path: The file's name, string, shape ().
+        height: Rows of the result.
+        width: Columns of the result.
+
+    Returns:
+        Red, green and blue, uint8 in [0, 255], shape (height, width, 3).
+    """
+    # In spite of its name this reads PNG, too. tf.io.decode_image would take the fast arithmetic
+    # for JPEG, which is up to 16 levels off; Pillow takes the accurate one.
+    image = tf.io.decode_jpeg(tf.io.read_file(path), channels=3, dct_method="INTEGER_ACCURATE")
+    sides = tf.cast(tf.shape(image), tf.float64)
+    rows = _nearest_neighbours(sides[0], height)
+    columns = _nearest_neighbours(sides[1], width)
+    return tf.gather(tf.gather(image, rows), columns, axis=1)
+
+
+def _nearest_neighbours(side: tf.Tensor, target: int) -> tf.Tensor:
+    """Tells which row or column of an image each one of the resized image comes from.
+
+    Pixel i of the result lies at (i + 1/2) * side / target, rounded down. Pillow
+    (`ImagingScaleAffine`) gets there by adding up side / target, and so does this: where the place
+    is a whole number, as often at sides of 32 or 160 resized to 48, any other order of rounding
+    may pick the neighbour.
+
+    Args:
+        side: Pixels along the image's side, float64, shape ().
+        target: Pixels along the result's side.
+
+    Returns:
+        int32, shape (target,).
+    """
+    # Not `side / target`: TensorFlow's graph optimizer makes that a product with 1 / target.
+    step = tf.math.divide_no_nan(side, target)
+    places = tf.cumsum(step * tf.constant([0.5] + [1.0] * (target - 1), tf.float64))
+    return tf.cast(places, tf.int32)
+
+
+def _read_batch(paths: tf.Tensor, image_size: tuple[int, int]) -> tf.Tensor:
+    """Reads patches into float32 in [0, 1], shape (batch, height, width, 3)."""
+    height, width = image_size
+    # A loop inside one step of tf.data: a step a patch was half as fast.
+    pixels = tf.map_fn(
+        lambda path: read_patch(path, height=height, width=width),
+        paths,
+        parallel_iterations=1,  # The steps run in parallel already.
+        fn_output_signature=tf.uint8,
+    )
+    return tf.cast(pixels, tf.float32) * (1 / 255)
+
+
+def _arrange(images: tf.Tensor, data_format: str) -> tf.Tensor:
+    return tf.transpose(images, (0, 3, 1, 2)) if data_format == "channels_first" else images
+
+
+def _in_parallel(steps: tf.data.Dataset, load: Callable[..., object]) -> tf.data.Dataset:
+    """Loads several batches at a time, and the next while one is in use; keeps their order."""
+    batches = steps.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    return batches.prefetch(tf.data.AUTOTUNE)
+
+
+def _path_tensor(files: Sequence[str | Path]) -> tf.Tensor:
+    if len(files) == 0:
+        raise InputError("No patches to read: the list of files is empty. Name at least one.")
+    # Bytes, since a file name on Linux need not be valid text.
+    return tf.constant([os.fsencode(file) for file in files])

@@ -1,0 +1,257 @@
+"""The published recipe: class weights, compile, fit; the best epoch kept, each epoch logged."""
+
+import csv
+import hashlib
+import json
+import math
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from cancernet import evaluation
+from cancernet.console import InputError
+from cancernet.files import replacing
+
+# tf.keras' default when the recipe was published; Keras 3 has the same, but may change it.
+INITIAL_ACCUMULATOR = 0.1
+
+# Three poolings halve a side each; nothing is left of fewer pixels.
+SMALLEST_SIDE = 8
+
+MODEL_FILE, HISTORY_FILE = "cancernet.keras", "history.csv"
+
+
+def check_settings(
+    *, width: int, height: int, depth: int, classes: int, learning_rate: float, seed: int
+) -> None:
+    """Refuses settings that the network or the reader of patches cannot serve.
+
+    Raises:
+        InputError: Naming the constant to change.
+    """
+    problem = None
+    if min(width, height) < SMALLEST_SIDE:
+        problem = f"IMAGE_WIDTH and IMAGE_HEIGHT are {width} and {height}, at least {SMALLEST_SIDE}"
+    elif depth != 3:
+        problem = f"IMAGE_DEPTH is {depth}, 3 (patches are read as red, green and blue)"
+    elif classes != 2:
+        problem = f"CLASSES is {classes}, 2 (benign and malignant)"
+    elif not 0 < learning_rate < float("inf"):
+        problem = f"LEARNING_RATE is {learning_rate}, a number above 0"
+    elif not 0 <= seed < 2**32:
+        problem = f"SEED is {seed}, a whole number from 0 to 2**32 - 1"
+    if problem:
+        found, expected = problem.split(", ", maxsplit=1)
+        raise InputError(f"{found}: expected {expected}. Change it in cancernet/config.py.")
+
+
+def class_weights(labels: Iterable[int]) -> dict[int, float]:
+    """Weighs each class by the largest class's count over its own, as published.
+
+    A dict, since Keras takes an array for something else; it applies to one-hot labels as well.
+    """
+    counts = Counter(labels)
+    largest = max(counts.values())
+    return {label: largest / counts[label] for label in sorted(counts)}
+
+
+def compile_published(model: keras.Model, *, learning_rate: float, epochs: int) -> None:
+    """Compiles as published: Adagrad with a decay at each step, binary cross-entropy.
+
+    `Adagrad(lr, decay=lr / epochs)` of old Keras divided the learning rate at step t by
+    1 + t * decay; Keras 3 ignores `decay`, so the schedule is spelled out here.
+
+    The published loss is the binary cross-entropy of both columns of a two-way softmax. With
+    one-hot labels each column's is -log(probability of the true class), and so is the categorical
+    cross-entropy. Keras 3 gets that one right; its "binary_crossentropy" looks behind a softmax for
+    the logits and takes the sigmoid of each, which is another loss with other gradients.
+    """
+    schedule = keras.optimizers.schedules.InverseTimeDecay(
+        initial_learning_rate=learning_rate, decay_steps=1, decay_rate=learning_rate / epochs
+    )
+    model.compile(
+        loss="categorical_crossentropy",
+        optimizer=keras.optimizers.Adagrad(
+            learning_rate=schedule, initial_accumulator_value=INITIAL_ACCUMULATOR
+        ),
+        metrics=["accuracy"],
+    )
+
+
+def predict(model: keras.Model, batches: tf.data.Dataset) -> np.ndarray:
+    """Computes the probability of class 1, float32 in [0, 1], shape (patches,), in their order."""
+    return model.predict(batches, verbose=0)[:, 1]
+
+
+def save_network(model: keras.Model, path: Path, *, sample: bool) -> None:
+    """Saves a network, and beside it as JSON what belongs to it, with its hash.
+
+    Args:
+        model: Made of stock Keras layers only, so that it loads without this package.
+        path: File ending in ".keras".
+        sample: Whether it was trained on synthetic patches.
+    """
+    with replacing(path) as beside:
+        model.save(beside)
+        sha256 = hashlib.sha256(beside.read_bytes()).hexdigest()
+    card = {
+        "sha256": sha256,
+        "image_size": list(model.input_shape[1:]),
+        "threshold": 0.5,
+        "recalibration": None,
+        "recipe": "published",
+        "sample": sample,
+    }
+    with replacing(path.with_suffix(".json")) as beside:
+        beside.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+
+
+class EpochLog(keras.callbacks.Callback):
+    """Scores every finished epoch on validation, logs it and keeps the network of the best one.
+
+    The best epoch is the one with the highest validation ROC AUC. It measures the ranking alone,
+    which is what training improves from patient to patient; loss and accuracy also move with the
+    class weights and with each slide's stain, which a threshold and a recalibration can mend later.
+
+    Attributes:
+        rows: One a finished epoch, with the columns of history.csv.
+    """
+
+    def __init__(
+        self,
+        validation: tf.data.Dataset,
+        labels: Sequence[int],
+        *,
+        run: Path,
+        sample: bool,
+    ) -> None:
+        """Takes what to score, and where to write.
+
+        Args:
+            validation: Batches of images, as `pipeline.scoring_batches` makes them.
+            labels: Their labels, both classes among them.
+            run: Directory for history.csv, cancernet.keras and cancernet.json.
+            sample: Whether the patches are synthetic, which cancernet.json then says.
+        """
+        super().__init__()
+        self.rows: list[dict[str, float]] = []
+        self._validation = validation
+        self._labels = np.asarray(labels)
+        self._run = run
+        self._sample = sample
+        self._best = -np.inf
+        self._began = 0.0
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Starts the clock."""
+        self._began = time.perf_counter()
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
+        """Scores, saves and logs."""
+        assert logs is not None
+        probabilities = predict(self.model, self._validation)
+        auc = evaluation.roc_auc(self._labels, probabilities)
+        accuracy = evaluation.confusion(self._labels, probabilities, threshold=0.5).accuracy
+        if auc is None or accuracy is None:
+            raise InputError(
+                f"Epoch {epoch + 1}: no ROC AUC on validation, since a class is missing or the "
+                "probabilities are no numbers. Check the data set, or lower LEARNING_RATE."
+            )
+        if auc > self._best:
+            save_network(self.model, self._run / MODEL_FILE, sample=self._sample)
+            self._best = auc
+        optimizer = self.model.optimizer
+        row = {
+            "epoch": epoch + 1,
+            "loss": logs["loss"],
+            "accuracy": logs["accuracy"],
+            "val_loss": evaluation.cross_entropy(self._labels, probabilities),
+            "val_accuracy": accuracy,
+            "val_roc_auc": auc,
+            "learning_rate": float(optimizer._learning_rate(optimizer.iterations - 1)),
+            "seconds": time.perf_counter() - self._began,
+        }
+        self.rows.append(row)
+        with replacing(self._run / HISTORY_FILE) as beside:
+            _write_history(beside, self.rows)
+        print(
+            f"epoch {epoch + 1:>3}/{self.params['epochs']}  loss {row['loss']:.4f}  "
+            f"val_loss {row['val_loss']:.4f}  val_accuracy {row['val_accuracy']:.4f}  "
+            f"val_roc_auc {auc:.4f}  {row['seconds']:.0f} s",
+            flush=True,
+        )
+
+
+def _write_history(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+class ProgressBar(keras.callbacks.Callback):
+    """A progress bar over the steps of an epoch, on stderr, silent when that is no terminal."""
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Shows an empty bar."""
+        self._bar = tqdm(
+            total=self.params["steps"], desc=f"Epoch {epoch + 1}", disable=None, leave=False
+        )
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Moves the bar by a step."""
+        self._bar.update()
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Takes the bar away."""
+        self._bar.close()
+
+
+def fit(
+    model: keras.Model,
+    batches: tf.data.Dataset,
+    *,
+    labels: Sequence[int],
+    epochs: int,
+    batch_size: int,
+    log: EpochLog,
+) -> list[str]:
+    """Trains until the last epoch, or until Ctrl-C once an epoch is finished.
+
+    Args:
+        model: Compiled.
+        batches: Images and one-hot labels of all epochs, one after the other.
+        labels: 0 or 1, of all training patches.
+        epochs: Passes over the training patches.
+        batch_size: Patches a step.
+        log: What is done at the end of each epoch.
+
+    Returns:
+        A note where Ctrl-C stopped it, else nothing.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C before the first epoch was finished.
+    """
+    try:
+        model.fit(
+            batches,
+            epochs=epochs,
+            # Rounded up: the last, smaller batch counts as well.
+            steps_per_epoch=math.ceil(len(labels) / batch_size),
+            class_weight=class_weights(labels),
+            shuffle=False,  # The batches come shuffled; Keras would warn that it cannot.
+            callbacks=[ProgressBar(), log],
+            verbose=0,
+        )
+    except KeyboardInterrupt:
+        if not log.rows:
+            raise
+        return [f"stopped after {len(log.rows)} of {epochs} epochs"]
+    return []

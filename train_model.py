@@ -1,0 +1,202 @@
+"""Script 2: trains CancerNet on the data set, tests the best epoch and reports.
+
+    python train_model.py                    as the configuration says
+    python train_model.py --epochs 5         a shorter run
+
+`cancernet/config.py` decides what no option says.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cancernet import config, console
+
+if TYPE_CHECKING:  # What takes seconds to import waits until the command line has been read.
+    import keras
+    import tensorflow as tf
+
+    from cancernet.dataset import Row
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Reads the command line; what is not given comes from the configuration."""
+    parser = argparse.ArgumentParser(
+        description="Train CancerNet on the data set, test the best epoch and report."
+    )
+    parser.add_argument(
+        "--dataset",
+        type=Path,
+        default=Path(config.BASE_PATH),
+        metavar="DIR",
+        help="the data set that build_dataset.py made (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path(config.OUTPUT_PATH),
+        metavar="DIR",
+        help="where model, plot and figures go (default: %(default)s)",
+    )
+    # Text, so that argparse checks what the configuration says as it checks the command line.
+    parser.add_argument(
+        "--epochs",
+        type=console.positive_integer,
+        default=str(config.EPOCHS),
+        metavar="N",
+        help="passes over the training patches, part of the decay, too (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--batch-size",
+        type=console.positive_integer,
+        default=str(config.BATCH_SIZE),
+        metavar="N",
+        help="patches a step (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--plot",
+        type=Path,
+        metavar="FILE",
+        help="where the plot goes (default: plot.png in the output directory)",
+    )
+    return parser.parse_args()
+
+
+def settings(arguments: argparse.Namespace) -> dict[str, object]:
+    """Lists the configuration's constants as this run uses them."""
+    constants = {name: value for name, value in vars(config).items() if name.isupper()}
+    return constants | {
+        "BASE_PATH": str(arguments.dataset),
+        "OUTPUT_PATH": str(arguments.output),
+        "EPOCHS": arguments.epochs,
+        "BATCH_SIZE": arguments.batch_size,
+    }
+
+
+def make_batches(
+    arguments: argparse.Namespace, splits: dict[str, list[Row]]
+) -> dict[str, tf.data.Dataset]:
+    """Makes the batches of every split that has patches; training alone is shuffled and warped."""
+    from keras.config import image_data_format
+
+    from cancernet import pipeline
+    from cancernet.augmentation import Augmentation
+
+    paths = {
+        split: [arguments.dataset / row.file for row in rows] for split, rows in splits.items()
+    }
+    reading = {
+        "image_size": (config.IMAGE_HEIGHT, config.IMAGE_WIDTH),
+        "batch_size": arguments.batch_size,
+        "data_format": image_data_format(),
+    }
+    batches = {
+        split: pipeline.scoring_batches(paths[split], **reading)
+        for split in ("validation", "testing")
+        if paths[split]
+    }
+    batches["training"] = pipeline.training_batches(
+        paths["training"],
+        [row.label for row in splits["training"]],
+        augmentation=Augmentation(
+            rotation=config.ROTATION_RANGE,
+            zoom=config.ZOOM_RANGE,
+            width_shift=config.WIDTH_SHIFT_RANGE,
+            height_shift=config.HEIGHT_SHIFT_RANGE,
+            shear=config.SHEAR_RANGE,
+            horizontal_flip=config.HORIZONTAL_FLIP,
+            vertical_flip=config.VERTICAL_FLIP,
+        ),
+        seed=config.SEED,
+        epochs=arguments.epochs,
+        **reading,
+    )
+    return batches
+
+
+def make_network(epochs: int) -> keras.Model:
+    """Builds and compiles the network as the configuration says."""
+    from keras.utils import set_random_seed
+
+    from cancernet import training
+    from cancernet.cancernet import CancerNet
+
+    size = {
+        "width": config.IMAGE_WIDTH,
+        "height": config.IMAGE_HEIGHT,
+        "depth": config.IMAGE_DEPTH,
+        "classes": config.CLASSES,
+    }
+    training.check_settings(**size, learning_rate=config.LEARNING_RATE, seed=config.SEED)
+    set_random_seed(config.SEED)
+    model = CancerNet.build(**size)
+    training.compile_published(model, learning_rate=config.LEARNING_RATE, epochs=epochs)
+    return model
+
+
+def main() -> None:
+    """Trains, tests and reports."""
+    began = time.perf_counter()
+    arguments = parse_arguments()
+    from cancernet import dataset, files
+
+    # 1. Data
+    splits, build = dataset.open_dataset(arguments.dataset)
+    if build["sample"]:
+        print(console.SAMPLE_NOTICE, flush=True)
+    run = files.begin_run(arguments.output)
+    plot = arguments.plot or run / "plot.png"
+    plot.parent.mkdir(parents=True, exist_ok=True)
+
+    # These take seconds to import: after all that can be refused at once.
+    console.prepare_tensorflow()
+    from keras.models import load_model
+
+    from cancernet import plots, report, training
+
+    # 2. Network
+    model = make_network(arguments.epochs)
+
+    # 3. Training
+    batches = make_batches(arguments, splits)
+    labels = {split: [row.label for row in rows] for split, rows in splits.items()}
+    log = training.EpochLog(
+        batches["validation"], labels["validation"], run=run, sample=build["sample"]
+    )
+    notes = training.fit(
+        model,
+        batches["training"],
+        labels=labels["training"],
+        epochs=arguments.epochs,
+        batch_size=arguments.batch_size,
+        log=log,
+    )
+    plots.plot_history(log.rows, plot, sample=build["sample"])
+
+    # 4. Scores of the best epoch
+    trained = time.perf_counter()
+    best = load_model(run / training.MODEL_FILE)
+    scored = ["validation", "testing"] if splits["testing"] else ["validation"]
+    probabilities = {split: training.predict(best, batches[split]) for split in scored}
+
+    # 5. Report
+    metrics = report.make_metrics(
+        splits,
+        probabilities,
+        build=build,
+        config=settings(arguments),
+        seconds={"training": trained - began, "scoring": time.perf_counter() - trained},
+        notes=notes,
+    )
+    report.write_predictions(run, splits["testing"], probabilities.get("testing", []))
+    report.write_metrics(run, metrics)
+    files.finish_run(run, arguments.output)
+    print(*report.lines(metrics, splits, probabilities), sep="\n")
+    print(f"\nModel, figures and plot: {arguments.output}")
+
+
+if __name__ == "__main__":
+    console.run(main)
