@@ -35,7 +35,7 @@ FINE = 2  # Nuclei are 2 to 4 pixels wide: they are drawn on points this many ti
 HAEMATOXYLIN = (0.5626, 0.7201, 0.4062)
 EOSIN = (0.2159, 0.8012, 0.5581)
 # How far patients differ in those densities and in the amount of stain: standard deviations of log.
-HUE_SHIFT, STRENGTH_SHIFT = 0.10, 0.16
+HUE_SHIFT, STRENGTH_SHIFT = 0.05, 0.08
 
 Image = NDArray[np.uint8]  # RGB, shape (SIDE, SIDE, 3).
 Labels = NDArray[np.int8]  # 1 malignant, 0 benign, -1 without tissue: shape (GRID, GRID).

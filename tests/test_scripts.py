@@ -1,0 +1,307 @@
+"""The scripts, run as a user runs them."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import PROJECT, WritePatch
+
+BUILD, TRAIN = "build_dataset.py", "train_model.py"
+
+
+def run(script: str, *options: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(PROJECT / script), *map(str, options)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=600,
+    )
+
+
+def assert_refused(result: subprocess.CompletedProcess[str], *words: str) -> None:
+    assert result.returncode == 2, result.stderr
+    assert "Traceback" not in result.stderr
+    for word in words:
+        assert word in result.stderr
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+# --- build_dataset.py ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("script", [BUILD, TRAIN])
+@pytest.mark.parametrize("options", [["--help"], ["--no-such-option"], ["--epochs", "0"]])
+def test_help_and_wrong_options_answer_at_once(
+    script: str, options: list[str], tmp_path: Path
+) -> None:
+    began = time.perf_counter()
+    result = run(script, *options, cwd=tmp_path)
+    # Far above the second that it takes, far below the many that importing TensorFlow takes.
+    assert time.perf_counter() - began < 4
+    assert result.returncode == (0 if options == ["--help"] else 2)
+    assert "usage:" in result.stdout + result.stderr
+    assert "Traceback" not in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_data_the_ways_out_are_named(tmp_path: Path) -> None:
+    result = run(BUILD, cwd=tmp_path)
+    assert_refused(result, str(Path("datasets/original")), "--download", "--sample")
+    assert not list(tmp_path.iterdir())
+    assert_refused(run(TRAIN, cwd=tmp_path), "build_dataset.py")
+
+
+def test_build_prints_as_published_and_is_the_same_on_every_run(
+    originals: Path, tmp_path: Path
+) -> None:
+    options = ("--original", originals, "--split", "patient", "--seed", "3")
+    first = run(BUILD, *options, "--dataset", "one", cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    assert first.stderr == ""
+    for split in ("training", "validation", "testing"):
+        assert f"Building {split} set ...\n" in first.stdout
+    assert "No patient, file name or content stands in two splits." in first.stdout
+    run(BUILD, *options, "--dataset", "two", cwd=tmp_path)
+    for name in ("manifest.csv", "excluded.csv", "build.json"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+    build = json.loads((tmp_path / "one" / "build.json").read_text())
+    assert build["seed"] == 3
+    assert build["overlap"] == {"patients": 0, "files": 0, "contents": 0}
+    assert not build["sample"]
+
+
+def test_the_image_split_says_what_it_shares(originals: Path, tmp_path: Path) -> None:
+    result = run(BUILD, "--original", originals, "--split", "image", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    shared = json.loads((tmp_path / "datasets/idc/build.json").read_text())["overlap"]["patients"]
+    assert 0 < shared <= 12
+    assert f"shares {shared} of 12 patients between splits" in result.stdout
+    assert "flatters" in result.stdout
+
+
+def test_editing_the_configuration_changes_the_build(originals: Path, tmp_path: Path) -> None:
+    for name in (BUILD, TRAIN):
+        shutil.copy(PROJECT / name, tmp_path)
+    shutil.copytree(PROJECT / "cancernet", tmp_path / "cancernet")
+    config = tmp_path / "cancernet" / "config.py"
+    text = config.read_text()
+    for old, new in (
+        ('BASE_PATH = "datasets/idc"', 'BASE_PATH = "elsewhere"'),
+        ('f"{BASE_PATH}/training"', 'f"{BASE_PATH}/learn"'),
+        ('ORIG_INPUT_DATASET = "datasets/original"', f"ORIG_INPUT_DATASET = {str(originals)!r}"),
+        ('SPLIT_BY = "patient"', 'SPLIT_BY = "image"'),
+        ("TRAIN_SPLIT = 0.8", "TRAIN_SPLIT = 0.5"),
+        ("VAL_SPLIT = 0.1", "VAL_SPLIT = 0.5"),
+        ("SEED = 42", "SEED = 7"),
+    ):
+        assert old in text
+        text = text.replace(old, new)
+    config.write_text(text)
+    subprocess.run([sys.executable, BUILD], cwd=tmp_path, check=True, capture_output=True)
+    build = json.loads((tmp_path / "elsewhere" / "build.json").read_text())
+    assert (build["method"], build["seed"]) == ("image", 7)
+    assert build["splits"]["testing"]["patches"] == 36
+    assert (tmp_path / "elsewhere" / "learn").is_dir()
+
+    config.write_text(text.replace("TRAIN_SPLIT = 0.5", "TRAIN_SPLIT = 1.5"))
+    wrong = subprocess.run([sys.executable, BUILD], cwd=tmp_path, capture_output=True, text=True)
+    assert_refused(wrong, "TRAIN_SPLIT")
+    config.write_text(text.replace("EPOCHS = 40", "EPOCHS = 0"))
+    wrong = subprocess.run([sys.executable, TRAIN], cwd=tmp_path, capture_output=True, text=True)
+    assert_refused(wrong, "--epochs")
+
+
+def test_a_refused_build_leaves_the_older_set(
+    originals: Path, tmp_path: Path, write_patch: WritePatch
+) -> None:
+    options = ("--original", originals)
+    assert run(BUILD, *options, cwd=tmp_path).returncode == 0
+    before = (tmp_path / "datasets/idc/manifest.csv").read_bytes()
+    for patch in originals.glob("*/1/*.png"):
+        patch.unlink()
+    assert_refused(run(BUILD, *options, cwd=tmp_path), "no malignant patch", "Add patients")
+    assert (tmp_path / "datasets/idc/manifest.csv").read_bytes() == before
+
+
+def test_download_goes_through_kagglehub_and_is_not_copied(originals: Path, tmp_path: Path) -> None:
+    code = f"""
+import runpy, sys, kagglehub
+def dataset_download(handle):
+    assert handle == "paultimothymooney/breast-histopathology-images", handle
+    return {str(originals)!r}
+kagglehub.dataset_download = dataset_download
+sys.argv = ["build_dataset.py", "--download"]
+sys.path.insert(0, {str(PROJECT)!r})
+runpy.run_path({str(PROJECT / BUILD)!r}, run_name="__main__")
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True)
+    assert {path.name for path in tmp_path.iterdir()} == {"original", "datasets"}
+    assert {path.name for path in (tmp_path / "datasets").iterdir()} == {"idc"}
+
+
+def test_download_without_a_network_is_one_message(tmp_path: Path) -> None:
+    code = f"""
+import runpy, sys, kagglehub
+def dataset_download(handle):
+    raise ConnectionError("no route to host")
+kagglehub.dataset_download = dataset_download
+sys.argv = ["build_dataset.py", "--download"]
+sys.path.insert(0, {str(PROJECT)!r})
+runpy.run_path({str(PROJECT / BUILD)!r}, run_name="__main__")
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert_refused(result, "no route to host", "network", "--sample")
+
+
+# --- Both ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def sample_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sample run")
+    built = run(BUILD, "--sample", cwd=folder)
+    assert built.returncode == 0, built.stderr
+    (folder / "build.txt").write_text(built.stdout)
+    trained = run(TRAIN, "--epochs", "2", "--batch-size", "64", cwd=folder)
+    assert trained.returncode == 0, trained.stderr
+    (folder / "train.txt").write_text(trained.stdout)
+    return folder
+
+
+def test_the_sample_is_marked_everywhere(sample_run: Path) -> None:
+    for name in ("build.txt", "train.txt"):
+        assert (sample_run / name).read_text().startswith("SYNTHETIC SAMPLE")
+    assert json.loads((sample_run / "datasets/idc/build.json").read_text())["sample"]
+    for name in ("metrics.json", "cancernet.json"):
+        assert json.loads((sample_run / "output" / name).read_text())["sample"]
+
+
+def test_training_leaves_the_promised_files(sample_run: Path) -> None:
+    output = sample_run / "output"
+    assert {path.name for path in output.iterdir()} == {
+        "cancernet.keras",
+        "cancernet.json",
+        "history.csv",
+        "plot.png",
+        "metrics.json",
+        "predictions.csv",
+    }
+    assert [row["epoch"] for row in read_csv(output / "history.csv")] == ["1", "2"]
+    assert (output / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_figures_follow_from_the_predictions(sample_run: Path) -> None:
+    metrics = json.loads((sample_run / "output/metrics.json").read_text())
+    predictions = read_csv(sample_run / "output/predictions.csv")
+    manifest = read_csv(sample_run / "datasets/idc/manifest.csv")
+    testing = [row for row in manifest if row["split"] == "testing"]
+    for name in ("file", "patient", "x", "y", "label"):
+        assert [row[name] for row in predictions] == [row[name] for row in testing]
+    called = [float(row["probability"]) >= 0.5 for row in predictions]
+    malignant = [row["label"] == "1" for row in predictions]
+    true_positives = sum(c and m for c, m in zip(called, malignant, strict=True))
+    true_negatives = sum(not c and not m for c, m in zip(called, malignant, strict=True))
+    at_half = metrics["testing"]["at_0.5"]
+    assert at_half["sensitivity"] == pytest.approx(true_positives / sum(malignant))
+    assert at_half["specificity"] == pytest.approx(
+        true_negatives / (len(malignant) - sum(malignant))
+    )
+    assert metrics["testing"]["patches"] == len(testing)
+    assert metrics["config"]["EPOCHS"] == 2
+    assert metrics["split"]["method"] == "patient"
+
+
+def test_the_saved_network_tells_the_same_without_this_package(sample_run: Path) -> None:
+    code = """
+import csv, sys
+import keras, numpy as np
+from PIL import Image
+model = keras.models.load_model("output/cancernet.keras")
+assert model.count_params() == 1_235_133
+assert "cancernet" not in sys.modules
+with open("output/predictions.csv", newline="") as file:
+    rows = list(csv.DictReader(file))[:64]
+images = [Image.open("datasets/idc/" + row["file"]).convert("RGB") for row in rows]
+pixels = np.stack([np.asarray(i.resize((48, 48), Image.NEAREST)) for i in images]) / 255
+found = model.predict(pixels.astype("float32"), verbose=0)[:, 1]
+expected = np.array([float(row["probability"]) for row in rows])
+assert np.abs(found - expected).max() < 1e-4, np.abs(found - expected).max()
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=sample_run, check=True, env=_plain())
+
+
+def _plain() -> dict[str, str]:
+    return {**os.environ, "KERAS_BACKEND": "tensorflow"}
+
+
+def test_the_sample_does_not_replace_real_patches(originals: Path, tmp_path: Path) -> None:
+    assert run(BUILD, "--original", originals, cwd=tmp_path).returncode == 0
+    before = (tmp_path / "datasets/idc/manifest.csv").read_bytes()
+    assert_refused(run(BUILD, "--sample", cwd=tmp_path), "real patches", "--dataset")
+    assert (tmp_path / "datasets/idc/manifest.csv").read_bytes() == before
+
+
+def test_without_testing_patients_validation_is_reported(
+    tmp_path: Path, write_patch: WritePatch
+) -> None:
+    for patient in ("8865", "8867", "8863"):  # Of the published training, validation and no list.
+        for index in range(8):
+            name = f"{patient}_idx5_x{50 * index + 1}_y1_class{index % 2}.png"
+            write_patch(tmp_path / "datasets/original" / patient / str(index % 2) / name)
+    built = run(BUILD, "--split", "published", cwd=tmp_path)
+    assert built.returncode == 0, built.stderr
+    assert "testing split stays empty: 49 of its 49 published patients" in built.stdout
+    trained = run(TRAIN, "--epochs", "1", "--plot", "my plot.png", cwd=tmp_path)
+    assert trained.returncode == 0, trained.stderr
+    metrics = json.loads((tmp_path / "output/metrics.json").read_text())
+    assert metrics["testing"] is None
+    assert metrics["validation"]["patches"] == 8
+    assert any("testing" in note for note in metrics["notes"])
+    assert len((tmp_path / "output/predictions.csv").read_text().splitlines()) == 1
+    assert (tmp_path / "my plot.png").is_file()
+
+    # A finished run is replaced, an unfinished one is not.
+    again = run(TRAIN, "--epochs", "1", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"datasets", "output", "my plot.png"}
+    (tmp_path / "output/metrics.json").unlink()
+    assert_refused(run(TRAIN, "--epochs", "1", cwd=tmp_path), "unfinished run", "--output")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C cannot be sent to one process there")
+def test_ctrl_c_after_an_epoch_tests_and_reports(sample_run: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, str(PROJECT / TRAIN), "--epochs", "50", "--output", "stopped"],
+        cwd=sample_run,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("epoch"):
+            process.send_signal(signal.SIGINT)
+            break
+    rest, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    assert "Traceback" not in errors
+    finished = len(read_csv(sample_run / "stopped/history.csv"))
+    assert f"Note: stopped after {finished} of 50 epochs." in rest
+    metrics = json.loads((sample_run / "stopped/metrics.json").read_text())
+    assert metrics["notes"] == [f"stopped after {finished} of 50 epochs"]
+    assert metrics["testing"]["patches"] > 0
