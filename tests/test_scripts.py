@@ -303,5 +303,5 @@ def test_ctrl_c_after_an_epoch_tests_and_reports(sample_run: Path) -> None:
     finished = len(read_csv(sample_run / "stopped/history.csv"))
     assert f"Note: stopped after {finished} of 50 epochs." in rest
     metrics = json.loads((sample_run / "stopped/metrics.json").read_text())
-    assert metrics["notes"] == [f"stopped after {finished} of 50 epochs"]
+    assert metrics["notes"][0] == f"stopped after {finished} of 50 epochs"
     assert metrics["testing"]["patches"] > 0
