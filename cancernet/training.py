@@ -25,6 +25,8 @@ INITIAL_ACCUMULATOR = 0.1
 # Three poolings halve a side each; nothing is left of fewer pixels.
 SMALLEST_SIDE = 8
 
+CHANGE = "Change it in cancernet/config.py."
+
 MODEL_FILE, HISTORY_FILE = "cancernet.keras", "history.csv"
 
 
@@ -36,6 +38,10 @@ def check_settings(
     Raises:
         InputError: Naming the constant to change.
     """
+    sizes = {"IMAGE_WIDTH": width, "IMAGE_HEIGHT": height, "IMAGE_DEPTH": depth, "CLASSES": classes}
+    for name, value in (sizes | {"SEED": seed}).items():
+        if not isinstance(value, int):
+            raise InputError(f"{name} is {value!r}: expected a whole number. {CHANGE}")
     problem = None
     if min(width, height) < SMALLEST_SIDE:
         problem = f"IMAGE_WIDTH and IMAGE_HEIGHT are {width} and {height}, at least {SMALLEST_SIDE}"
@@ -43,13 +49,13 @@ def check_settings(
         problem = f"IMAGE_DEPTH is {depth}, 3 (patches are read as red, green and blue)"
     elif classes != 2:
         problem = f"CLASSES is {classes}, 2 (benign and malignant)"
-    elif not 0 < learning_rate < float("inf"):
+    elif not isinstance(learning_rate, int | float) or not 0 < learning_rate < math.inf:
         problem = f"LEARNING_RATE is {learning_rate}, a number above 0"
     elif not 0 <= seed < 2**32:
         problem = f"SEED is {seed}, a whole number from 0 to 2**32 - 1"
     if problem:
         found, expected = problem.split(", ", maxsplit=1)
-        raise InputError(f"{found}: expected {expected}. Change it in cancernet/config.py.")
+        raise InputError(f"{found}: expected {expected}. {CHANGE}")
 
 
 def class_weights(labels: Iterable[int]) -> dict[int, float]:

@@ -1,12 +1,12 @@
 """The whole-batch warp against Keras' ImageDataGenerator, which the published scripts use."""
 
 import dataclasses
-from pathlib import Path
 
 import numpy as np
 import pytest
 import scipy.stats  # type: ignore[import-untyped]
 import tensorflow as tf
+from conftest import REAL_PATCHES
 from tensorflow.keras.preprocessing.image import ImageDataGenerator
 
 from cancernet.augmentation import Augmentation, Parameters, augment, random_parameters, warp
@@ -18,7 +18,6 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore:Please import `affine_transform` from the `scipy.ndimage` namespace:DeprecationWarning"
 )
 
-REAL_PATCHES = Path(__file__).parents[2] / "shared/idc/original"
 TOLERANCE = 0.05 / 255
 PUBLISHED = Augmentation(
     rotation=20,

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import REAL_PATCHES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -19,7 +20,6 @@ from cancernet.augmentation import Augmentation
 from cancernet.console import InputError
 from cancernet.pipeline import _nearest_neighbours, read_patch, scoring_batches, training_batches
 
-REAL_PATCHES = Path(__file__).parents[2] / "shared/idc/original"
 AUGMENTATION = Augmentation(
     rotation=20,
     zoom=0.05,
