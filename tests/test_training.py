@@ -83,6 +83,11 @@ def split(tmp_path_factory):
     )
 
 
+@pytest.fixture(autouse=True)
+def _same_first_weights_in_every_run():
+    keras.utils.set_random_seed(42)
+
+
 def tiny_network(*more_layers):
     return keras.Sequential(
         [
