@@ -10,7 +10,7 @@
 import argparse
 from pathlib import Path
 
-from cancernet import config, console
+from cancernet import config, console, splitting
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -37,7 +37,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument(
         "--split",
-        choices=("image", "patient", "published"),
+        choices=splitting.METHODS,
         default=config.SPLIT_BY,
         help="what is kept together (default: %(default)s)",
     )
@@ -57,10 +57,10 @@ def open_originals(arguments: argparse.Namespace) -> Path:
 
     if arguments.download:
         return download.fetch()
+    folder = Path(config.SAMPLE_PATH) if arguments.sample else arguments.original
+    building.check_replaceable(arguments.dataset, original=folder, sample=arguments.sample)
     if not arguments.sample:
-        return arguments.original
-    folder = Path(config.SAMPLE_PATH)
-    building.check_replaceable(arguments.dataset, original=folder, sample=True)
+        return folder
     print(f"Drawing the sample in {folder} ...", flush=True)
     sample.draw_sample(folder, seed=arguments.seed)
     return folder
@@ -72,13 +72,15 @@ def main() -> None:
     if arguments.sample:
         print(console.SAMPLE_NOTICE)
     # These take a second to import: after the command line has been read.
-    from cancernet import building, dataset, originals, sample, splitting, summary
+    from cancernet import building, dataset, originals, sample, summary
 
     # 1. Originals
     folders = building.split_folders(
         config.BASE_PATH, (config.TRAIN_PATH, config.VAL_PATH, config.TEST_PATH)
     )
     fractions = splitting.split_fractions(config.TRAIN_SPLIT, config.VAL_SPLIT)
+    splitting.check_method(arguments.split)
+    building.check_copy_mode(config.COPY_MODE)
     dataset.settle(arguments.dataset)
     original = open_originals(arguments)
     patches, exclusions = originals.examine(

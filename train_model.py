@@ -22,6 +22,22 @@ if TYPE_CHECKING:  # What takes seconds to import waits until the command line h
     from cancernet.dataset import Row
 
 
+# What build_dataset.py used of the configuration stands in build.json.
+BUILD_CONSTANTS = {
+    "ORIG_INPUT_DATASET",
+    "TRAIN_PATH",
+    "VAL_PATH",
+    "TEST_PATH",
+    "SAMPLE_PATH",
+    "SPLIT_BY",
+    "TRAIN_SPLIT",
+    "VAL_SPLIT",
+    "MIN_SIDE",
+    "MAX_PIXELS",
+    "COPY_MODE",
+}
+
+
 def parse_arguments() -> argparse.Namespace:
     """Reads the command line; what is not given comes from the configuration."""
     parser = argparse.ArgumentParser(
@@ -60,20 +76,26 @@ def parse_arguments() -> argparse.Namespace:
         "--plot",
         type=Path,
         metavar="FILE",
-        help="where the plot goes (default: plot.png in the output directory)",
+        help="where a copy of the plot goes (default: plot.png in the output directory alone)",
     )
     return parser.parse_args()
 
 
 def settings(arguments: argparse.Namespace) -> dict[str, object]:
-    """Lists the configuration's constants as this run uses them."""
-    constants = {name: value for name, value in vars(config).items() if name.isupper()}
-    return constants | {
+    """Lists the constants that training depends on, as this run uses them."""
+    names = [name for name in vars(config) if name.isupper() and name not in BUILD_CONSTANTS]
+    constants = {name: getattr(config, name) for name in names} | {
         "BASE_PATH": str(arguments.dataset),
         "OUTPUT_PATH": str(arguments.output),
         "EPOCHS": arguments.epochs,
         "BATCH_SIZE": arguments.batch_size,
     }
+    for name, value in constants.items():
+        if not isinstance(value, str | int | float) or value != value:
+            raise console.InputError(
+                f"{name} is {value!r}: expected text or a number. Change it in cancernet/config.py."
+            )
+    return constants
 
 
 def make_batches(
@@ -144,12 +166,11 @@ def main() -> None:
     from cancernet import dataset, files
 
     # 1. Data
+    constants = settings(arguments)
     splits, build = dataset.open_dataset(arguments.dataset)
     if build["sample"]:
         print(console.SAMPLE_NOTICE, flush=True)
-    run = files.begin_run(arguments.output)
-    plot = arguments.plot or run / "plot.png"
-    plot.parent.mkdir(parents=True, exist_ok=True)
+    run = files.begin_run(arguments.output, plot_copy=arguments.plot)
 
     # These take seconds to import: after all that can be refused at once.
     console.prepare_tensorflow()
@@ -174,7 +195,7 @@ def main() -> None:
         batch_size=arguments.batch_size,
         log=log,
     )
-    plots.plot_history(log.rows, plot, sample=build["sample"])
+    plots.plot_history(log.rows, run / files.PLOT_FILE, sample=build["sample"])
 
     # 4. Scores of the best epoch
     trained = time.perf_counter()
@@ -187,13 +208,13 @@ def main() -> None:
         splits,
         probabilities,
         build=build,
-        config=settings(arguments),
+        config=constants,
         seconds={"training": trained - began, "scoring": time.perf_counter() - trained},
         notes=notes,
     )
     report.write_predictions(run, splits["testing"], probabilities.get("testing", []))
     report.write_metrics(run, metrics)
-    files.finish_run(run, arguments.output)
+    files.finish_run(run, arguments.output, plot_copy=arguments.plot)
     print(*report.lines(metrics, splits, probabilities), sep="\n")
     print(f"\nModel, figures and plot: {arguments.output}")
 

@@ -40,13 +40,20 @@ class Augmentation:
         """Checks the shares.
 
         Raises:
-            InputError: A share is below 0 or not below 1.
+            InputError: A share is below 0 or not below 1, or an angle is no number.
         """
+        for name in ("rotation", "shear"):
+            angle = getattr(self, name)
+            if not (isinstance(angle, int | float) and math.isfinite(angle)):
+                raise InputError(
+                    f"The augmentation's {name} is {angle!r}; it is an angle in degrees. "
+                    "Change its range in the configuration."
+                )
         for name in ("zoom", "width_shift", "height_shift"):
             share = getattr(self, name)
-            if not 0 <= share < 1:
+            if not (isinstance(share, int | float) and 0 <= share < 1):
                 raise InputError(
-                    f"The augmentation's {name} is {share}; it is a share, from 0 to below 1. "
+                    f"The augmentation's {name} is {share!r}; it is a share, from 0 to below 1. "
                     "Change its range in the configuration."
                 )
 

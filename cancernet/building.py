@@ -36,6 +36,10 @@ def check_replaceable(dataset: Path, *, original: Path, sample: bool) -> None:
             by the sample, or lies in the original directory or around it.
     """
     target, source = dataset.resolve(), original.resolve()
+    if not target.name or target.is_file():
+        raise InputError(
+            f"--dataset is {target}: expected a directory, not a file or a whole disk."
+        )
     if target.is_relative_to(source) or source.is_relative_to(target):
         raise InputError(
             f"The data set {dataset} and the originals {original} lie one in the other. "
@@ -182,6 +186,12 @@ def new_set(dataset: Path) -> Iterator[None]:
         remove(new)
 
 
+def check_copy_mode(copy_mode: str) -> None:
+    """Raises InputError where there is no such copy mode."""
+    if copy_mode not in COPY_MODES:
+        raise InputError(f"COPY_MODE is {copy_mode!r}: expected one of {', '.join(COPY_MODES)}.")
+
+
 def stage(
     original: Path, dataset: Path, rows: Sequence[Row], *, copy_mode: str
 ) -> tuple[list[Row], list[Exclusion]]:
@@ -199,8 +209,7 @@ def stage(
     Raises:
         InputError: Unknown copy mode, or one that the file system refuses.
     """
-    if copy_mode not in COPY_MODES:
-        raise InputError(f"COPY_MODE is {copy_mode!r}: expected one of {', '.join(COPY_MODES)}.")
+    check_copy_mode(copy_mode)
     place = COPY_MODES[copy_mode]
     new, _ = beside(dataset)
     for folder in {(new / row.file).parent for row in rows}:
@@ -252,4 +261,11 @@ def _write_csv(path: Path, kind: type, items: Iterable[Any]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(field.name for field in fields(kind))
-        writer.writerows(astuple(item) for item in items)
+        # A name on Linux need not be valid text.
+        writer.writerows(
+            [
+                str("" if value is None else value).encode(errors="backslashreplace").decode()
+                for value in astuple(item)
+            ]
+            for item in items
+        )

@@ -41,6 +41,10 @@ def run(main: Callable[[], None]) -> None:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(BAD_INPUT)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Nothing more to flush.
+        print("error: the output's reader went away, so the run stopped.", file=sys.stderr)
+        sys.exit(BAD_INPUT)
     except OSError as error:
         print(
             f"error: the file system refused: {error}. "

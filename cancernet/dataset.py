@@ -155,6 +155,9 @@ def describe(
             a split lacks a class (under `published` it may be wholly empty).
     """
     splits = count_splits(rows)
+    way_out = "Add patients, change TRAIN_SPLIT or VAL_SPLIT, or try another seed."
+    if method == "published":
+        way_out = "Add patients, or take --split patient."
     for split, counts in splits.items():
         if method == "published" and counts["patches"] == 0:
             continue
@@ -163,7 +166,7 @@ def describe(
                 raise InputError(
                     f"The {split} split has no {label} patch ({counts['patients']} patients, "
                     f"{counts['patches']} patches): nothing can be learnt or measured there. "
-                    "Add patients, change TRAIN_SPLIT or VAL_SPLIT, or try another seed."
+                    + way_out
                 )
     shared = {
         "patients": _in_two_splits((row.patient, row.split) for row in rows),
@@ -220,6 +223,8 @@ def comparable(name: str) -> str:
 def beside(dataset: Path) -> tuple[Path, Path]:
     """Where the new set is built, and where the old one stands during the swap."""
     dataset = dataset.resolve()  # Where it is a link, beside what it leads to.
+    if not dataset.name:
+        raise InputError(f"--dataset is {dataset}, a whole disk. Name a directory below it.")
     return (
         dataset.with_name(f".{dataset.name}.cancernet-new"),
         dataset.with_name(f".{dataset.name}.cancernet-old"),

@@ -16,7 +16,7 @@ from cancernet.patches import ExcludedError, PatchName, check_image, parse_sourc
 # The archive on Kaggle holds the whole data set twice, once more below this folder.
 SECOND_COPY = "IDC_regular_ps50_idx5"
 
-SIGNATURE_BYTES = 16
+SECOND_COPY_REASON = "second copy of the data set"
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,16 @@ def examine(
         The files used and those left out, each sorted by path; together they are all files there.
 
     Raises:
-        InputError: There is no file that can be used.
+        InputError: There is no file that can be used, or a limit is no whole number.
     """
+    for constant, value in (("MIN_SIDE", min_side), ("MAX_PIXELS", max_pixels)):
+        if not isinstance(value, int):
+            raise InputError(
+                f"{constant} is {value!r}: expected pixels, a whole number. "
+                "Change it in cancernet/config.py."
+            )
+    if original.is_file():
+        raise InputError(f"{original} is a file: expected the directory of the images.")
     sources, exclusions = _list_sources(original)
     names, unnamed = _parse_names(sources)
     exclusions += unnamed
@@ -133,8 +141,7 @@ def _list_sources(original: Path) -> tuple[list[str], list[Exclusion]]:
             source.encode()
             sources.append(source)
         except UnicodeEncodeError:
-            readable = source.encode(errors="backslashreplace").decode()
-            exclusions.append(Exclusion(readable, "name is not valid UTF-8", ""))
+            exclusions.append(Exclusion(source, "name is not valid UTF-8", ""))
     return sources, exclusions
 
 
@@ -158,7 +165,7 @@ def _drop_second_copy(
     for source, name in names.items():
         if source in inside and (name.patient, name.label) in outside:
             detail = f"patient {name.patient}, class {name.label} stands outside {SECOND_COPY}, too"
-            exclusions.append(Exclusion(source, "second copy of the data set", detail))
+            exclusions.append(Exclusion(source, SECOND_COPY_REASON, detail))
         else:
             kept[source] = name
     return kept, exclusions

@@ -14,10 +14,11 @@ PATCH_SIDE = 50
 LABELS = {"0": 0, "1": 1}
 
 IDC_NAME = re.compile(
-    r"(?P<patient>[0-9]+)_idx5_x(?P<x>[0-9]+)_y(?P<y>[0-9]+)_class[0-9]+\.(png|jpg|jpeg)",
+    # What stands behind, as in "..._class0 (1).png" or "..._class0_copy.png", changes no fact.
+    r"(?P<patient>[0-9]+)_idx5_x(?P<x>[0-9]+)_y(?P<y>[0-9]+)_class[0-9]+(?![0-9])",
     re.IGNORECASE,
 )
-CLASS_IN_NAME = re.compile(r"_class(?P<label>[0-9]+)\.[^.]+")
+CLASS_IN_NAME = re.compile(r"_class(?P<label>[0-9]+)")
 IDC_PATIENT = re.compile(r"[0-9]{4,5}")  # As all 281 numbers of the published table are.
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -85,7 +86,7 @@ def parse_source(source: str) -> PatchName:
         raise ExcludedError(
             "label mismatch", f"folder {class_folder}, file name {label_in_name['label']}"
         )
-    idc_name = IDC_NAME.fullmatch(file_name)
+    idc_name = IDC_NAME.match(file_name)
     if idc_name is None:
         if not patient_folder:
             raise ExcludedError("no patient", "expected <patient>/<class>/<file>")
@@ -100,7 +101,8 @@ def check_image(data: bytes, *, min_side: int, max_pixels: int) -> tuple[int, in
     """Makes sure that a file is a whole 8-bit PNG or JPEG, whatever its name says.
 
     OpenCV alone would not do: it reads formats that TensorFlow does not, and fills up the rest of
-    a truncated file without a word.
+    a truncated file without a word. Damage inside the picture data of a JPEG, which has no
+    checksums, may still go unseen.
 
     Args:
         data: The file's bytes.

@@ -118,17 +118,22 @@ def assign_splits(
     Raises:
         InputError: Unknown method, a ratio out of range, or fewer patients than splits.
     """
+    check_method(method)
     fractions = split_fractions(train_split, val_split)
     if method == "image":
         sources = [patch.source for patch in patches]
         return split_images(sources, train_split=train_split, val_split=val_split, seed=seed)
     if method == "patient":
         split_of_patient = split_patients(count_patients(patches), fractions=fractions, seed=seed)
-    elif method == "published":
-        split_of_patient = split_as_published({patch.patient for patch in patches})
     else:
-        raise InputError(f"SPLIT_BY is {method!r}: expected one of {', '.join(METHODS)}.")
+        split_of_patient = split_as_published({patch.patient for patch in patches})
     return {patch.source: split_of_patient[patch.patient] for patch in patches}
+
+
+def check_method(method: str) -> None:
+    """Raises InputError where there is no such way to split."""
+    if method not in METHODS:
+        raise InputError(f"SPLIT_BY is {method!r}: expected one of {', '.join(METHODS)}.")
 
 
 def count_patients(patches: Iterable[Labelled]) -> dict[str, Counts]:

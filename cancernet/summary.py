@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from cancernet.originals import Exclusion, Patch
+from cancernet.originals import SECOND_COPY_REASON, Exclusion, Patch
 from cancernet.patches import PATCH_SIDE, ExcludedError, parse_source
 from cancernet.splitting import SPLITS, PublishedPatient
 
@@ -100,6 +100,8 @@ def coverage_lines(
     """Compares what was found, used or not, with the published counts of the real download."""
     found = {(patch.patient, patch.label, patch.x, patch.y) for patch in patches}
     for exclusion in exclusions:
+        if exclusion.reason == SECOND_COPY_REASON:
+            continue
         try:
             name = parse_source(exclusion.source)
         except ExcludedError:

@@ -6,7 +6,8 @@ import json
 import math
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -91,9 +92,22 @@ def compile_published(model: keras.Model, *, learning_rate: float, epochs: int) 
     )
 
 
+@contextmanager
+def _readable_patches() -> Iterator[None]:
+    """Turns TensorFlow's error on a patch that it cannot read into a message for the user."""
+    try:
+        yield
+    except (tf.errors.InvalidArgumentError, tf.errors.NotFoundError) as error:
+        raise InputError(
+            f"A patch of the data set cannot be read ({error.message.splitlines()[0]}). "
+            "Build the data set again."
+        ) from error
+
+
 def predict(model: keras.Model, batches: tf.data.Dataset) -> np.ndarray:
     """Computes the probability of class 1, float32 in [0, 1], shape (patches,), in their order."""
-    return model.predict(batches, verbose=0)[:, 1]
+    with _readable_patches():
+        return model.predict(batches, verbose=0)[:, 1]
 
 
 def save_network(model: keras.Model, path: Path, *, sample: bool) -> None:
@@ -246,16 +260,17 @@ def fit(
         KeyboardInterrupt: Ctrl-C before the first epoch was finished.
     """
     try:
-        model.fit(
-            batches,
-            epochs=epochs,
-            # Rounded up: the last, smaller batch counts as well.
-            steps_per_epoch=math.ceil(len(labels) / batch_size),
-            class_weight=class_weights(labels),
-            shuffle=False,  # The batches come shuffled; Keras would warn that it cannot.
-            callbacks=[ProgressBar(), log],
-            verbose=0,
-        )
+        with _readable_patches():
+            model.fit(
+                batches,
+                epochs=epochs,
+                # Rounded up: the last, smaller batch counts as well.
+                steps_per_epoch=math.ceil(len(labels) / batch_size),
+                class_weight=class_weights(labels),
+                shuffle=False,  # The batches come shuffled; Keras would warn that it cannot.
+                callbacks=[ProgressBar(), log],
+                verbose=0,
+            )
     except KeyboardInterrupt:
         if not log.rows:
             raise

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from conftest import WritePatch
+from test_building import build
 
 from cancernet import originals as rooms
 from cancernet.console import InputError
@@ -116,7 +117,22 @@ def test_closed_files_and_folders_are_excluded(originals: Path) -> None:
 def test_a_name_that_is_no_text_is_excluded(originals: Path) -> None:
     patch = originals / "20001" / "0" / "20001_idx5_x1_y51_class0.png"
     patch.rename(Path(os.fsdecode(os.fsencode(patch.parent) + b"/caf\xe9.png")))
-    assert examine(originals)[1] == {"20001/0/caf\\udce9.png": "name is not valid UTF-8"}
+    assert examine(originals)[1] == {"20001/0/caf\udce9.png": "name is not valid UTF-8"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="such names exist on Linux alone")
+def test_a_linked_folder_whose_name_is_no_text_is_listed(originals: Path, tmp_path: Path) -> None:
+    (tmp_path / "target").mkdir()
+    (originals / os.fsdecode(b"folder\xff")).symlink_to(tmp_path / "target")
+    build(originals, tmp_path / "idc")
+    text = (tmp_path / "idc" / "excluded.csv").read_text(encoding="utf-8")
+    assert "folder\\udcff,linked folder" in text
+
+
+@pytest.mark.parametrize("limit", ["min_side", "max_pixels"])
+def test_a_limit_of_the_wrong_type_is_refused_by_name(originals: Path, limit: str) -> None:
+    with pytest.raises(InputError, match=f"{limit.upper()} is '25'"):
+        rooms.examine(originals, **LIMITS | {limit: "25"})  # type: ignore[arg-type]
 
 
 def test_a_file_that_vanishes_is_excluded(originals: Path, monkeypatch: pytest.MonkeyPatch) -> None:

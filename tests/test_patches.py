@@ -58,6 +58,8 @@ def test_patient_of_an_idc_name_is_the_one_in_the_name() -> None:
         ("8863/0/8863_idx5_x1_y1_class1.png", "label mismatch"),
         ("anna/0/tile_class1.png", "label mismatch"),
         ("8863/0/8863_idx5_x1_y1_class2.png", "label mismatch"),
+        ("8863/1/8863_idx5_x1_y1_class0 (1).png", "label mismatch"),
+        ("8863/0/8864_idx5_x1_y1_class0 (1).png", "patient mismatch"),
         ("8864/0/8863_idx5_x1_y1_class0.png", "patient mismatch"),
         ("8863/2/a.png", "class folder other than 0 or 1"),
         ("8863/benign/a.png", "class folder other than 0 or 1"),

@@ -116,6 +116,25 @@ def test_editing_the_configuration_changes_the_build(originals: Path, tmp_path: 
     assert build["splits"]["testing"]["patches"] == 36
     assert (tmp_path / "elsewhere" / "learn").is_dir()
 
+    trained_text = text
+    for old, new in (
+        ("IMAGE_WIDTH = 48", "IMAGE_WIDTH = 16"),
+        ("IMAGE_HEIGHT = 48", "IMAGE_HEIGHT = 8"),
+        ("EPOCHS = 40", "EPOCHS = 1"),
+        ("BATCH_SIZE = 32", "BATCH_SIZE = 5"),
+        ("LEARNING_RATE = 1e-2", "LEARNING_RATE = 0.5"),
+        ('OUTPUT_PATH = "output"', 'OUTPUT_PATH = "results"'),
+    ):
+        assert old in trained_text
+        trained_text = trained_text.replace(old, new)
+    config.write_text(trained_text)
+    subprocess.run([sys.executable, TRAIN], cwd=tmp_path, check=True, capture_output=True)
+    card = json.loads((tmp_path / "results" / "cancernet.json").read_text())
+    assert card["image_size"] == [8, 16, 3]
+    (epoch,) = read_csv(tmp_path / "results" / "history.csv")
+    last_step = -(-build["splits"]["training"]["patches"] // 5) - 1
+    assert float(epoch["learning_rate"]) == pytest.approx(0.5 / (1 + last_step * 0.5 / 1))
+
     config.write_text(text.replace("TRAIN_SPLIT = 0.5", "TRAIN_SPLIT = 1.5"))
     wrong = subprocess.run([sys.executable, BUILD], cwd=tmp_path, capture_output=True, text=True)
     assert_refused(wrong, "TRAIN_SPLIT")
@@ -247,6 +266,40 @@ assert np.abs(found - expected).max() < 1e-4, np.abs(found - expected).max()
 
 def _plain() -> dict[str, str]:
     return {**os.environ, "KERAS_BACKEND": "tensorflow"}
+
+
+def test_what_training_cannot_use_is_refused_before_it_begins(
+    sample_run: Path, tmp_path: Path
+) -> None:
+    data = ("--dataset", sample_run / "datasets/idc", "--output", tmp_path / "output")
+    assert_refused(run(TRAIN, *data, "--plot", tmp_path, cwd=tmp_path), "--plot", "PNG")
+    assert_refused(run(TRAIN, *data[:2], "--output", Path("/"), cwd=tmp_path), "--output")
+    assert not list((tmp_path / "output").iterdir())  # Nothing was trained.
+
+
+def test_a_patch_damaged_after_the_build_is_one_message(originals: Path, tmp_path: Path) -> None:
+    assert run(BUILD, "--original", originals, cwd=tmp_path).returncode == 0
+    for patch in (tmp_path / "datasets/idc/training/0").iterdir():
+        patch.write_bytes(b"x" * patch.stat().st_size)
+    assert_refused(run(TRAIN, "--epochs", "1", cwd=tmp_path), "cannot be read", "Build")
+
+
+def test_real_patches_go_through_both_scripts(real_patches: Path, tmp_path: Path) -> None:
+    for patient in sorted(path.name for path in real_patches.iterdir())[:40]:
+        for label in ("0", "1"):
+            for patch in sorted((real_patches / patient / label).glob("*.png"))[:6]:
+                target = tmp_path / "datasets/original" / patient / label / patch.name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(patch, target)
+    built = run(BUILD, cwd=tmp_path)
+    assert built.returncode == 0, built.stderr
+    assert "Of the public download: 40 of 279 patients" in built.stdout
+    trained = run(TRAIN, "--epochs", "1", cwd=tmp_path)
+    assert trained.returncode == 0, trained.stderr
+    metrics = json.loads((tmp_path / "output/metrics.json").read_text())
+    assert not metrics["sample"]
+    assert metrics["testing"]["patients"] >= 2
+    assert 0 <= metrics["testing"]["roc_auc"] <= 1
 
 
 def test_the_sample_does_not_replace_real_patches(originals: Path, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from cancernet import splitting, summary
-from cancernet.originals import Exclusion, Patch
+from cancernet.originals import SECOND_COPY_REASON, Exclusion, Patch
 
 PUBLISHED = splitting.read_published()
 
@@ -38,6 +38,13 @@ def test_excluded_slivers_count_as_found_and_second_copies_do_not_count_twice(
     assert summary.coverage_lines(used, exclusions, PUBLISHED) == [
         "Of the public download: 279 of 279 patients, 277,524 of 277,524 patches."
     ]
+
+
+def test_second_copies_do_not_stand_in_for_missing_patches(whole_download: list[Patch]) -> None:
+    first, *others = whole_download
+    again = Exclusion(f"IDC_regular_ps50_idx5/{first.source}", SECOND_COPY_REASON, "")
+    line = summary.coverage_lines(others, [again], PUBLISHED)[0]
+    assert line.endswith("277,523 of 277,524 patches:")
 
 
 def test_missing_patients_and_patches_are_told_apart(whole_download: list[Patch]) -> None:
