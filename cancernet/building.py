@@ -36,10 +36,8 @@ def check_replaceable(dataset: Path, *, original: Path, sample: bool) -> None:
             by the sample, or lies in the original directory or around it.
     """
     target, source = dataset.resolve(), original.resolve()
-    if not target.name or target.is_file():
-        raise InputError(
-            f"--dataset is {target}: expected a directory, not a file or a whole disk."
-        )
+    if target.is_file():
+        raise InputError(f"--dataset is {target}, a file: expected a directory.")
     if target.is_relative_to(source) or source.is_relative_to(target):
         raise InputError(
             f"The data set {dataset} and the originals {original} lie one in the other. "

@@ -172,7 +172,7 @@ def _drop_second_copy(
 
 
 def _read(original: Path, source: str) -> bytes:
-    """Reads a file, but only the first bytes of what can be no image.
+    """Reads a file that is a regular one, or a link to one inside the directory.
 
     Raises:
         ExcludedError: A link that leads nowhere or out of the directory, no regular file, a file
