@@ -7,7 +7,8 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import astuple, fields
+from dataclasses import fields
+from operator import attrgetter
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
@@ -99,13 +100,13 @@ def plan(
     """
     same_name: dict[str, list[Patch]] = defaultdict(list)
     for patch in sorted(patches, key=lambda patch: patch.source):
-        same_name[comparable(PurePosixPath(patch.source).name)].append(patch)
+        same_name[comparable(_name(patch.source))].append(patch)
 
     rows = []
     taken = {name: {("", -1)} for name, sharers in same_name.items() if len(sharers) == 1}
     for sharers in same_name.values():
         for patch in sharers:
-            split, name = split_of[patch.source], PurePosixPath(patch.source).name
+            split, name = split_of[patch.source], _name(patch.source)
             if len(sharers) > 1:
                 name = _free_name(f"{patch.patient}_{name}", (split, patch.label), taken)
             rows.append(
@@ -124,6 +125,10 @@ def plan(
     return sorted(rows, key=lambda row: row.file)
 
 
+def _name(source: str) -> str:
+    return source.rsplit("/", maxsplit=1)[-1]
+
+
 def _free_name(name: str, place: tuple[str, int], taken: dict[str, set[tuple[str, int]]]) -> str:
     """Finds a name that stands in no other split and not yet in this split's class folder."""
     path, number, candidate = PurePosixPath(name), 1, name
@@ -136,27 +141,32 @@ def _free_name(name: str, place: tuple[str, int], taken: dict[str, set[tuple[str
         candidate = f"{path.stem}_{number}{path.suffix}"
 
 
-def _copy(source: Path, target: Path, sha256: str) -> None:
+# Names are text from here on: a Path of each file would cost as much as reading it.
+
+
+def _copy(source: str, target: str, sha256: str) -> None:
     try:
-        data = source.read_bytes()
+        with open(source, "rb", buffering=0) as file:  # noqa: PTH123
+            data = file.read()
     except FileNotFoundError as error:
         raise ExcludedError("vanished during the build", "") from error
     if hashlib.sha256(data).hexdigest() != sha256:
         raise ExcludedError("changed during the build", "")
-    target.write_bytes(data)
+    with open(target, "wb") as file:  # noqa: PTH123
+        file.write(data)
 
 
-def _hardlink(source: Path, target: Path, _sha256: str) -> None:
+def _hardlink(source: str, target: str, _sha256: str) -> None:
     _link(os.link, source, target)
 
 
-def _symlink(source: Path, target: Path, _sha256: str) -> None:
+def _symlink(source: str, target: str, _sha256: str) -> None:
     _link(os.symlink, source, target)
 
 
-def _link(link: Callable[[Path, Path], None], source: Path, target: Path) -> None:
+def _link(link: Callable[[str, str], None], source: str, target: str) -> None:
     try:
-        content = source.resolve(strict=True)
+        content = os.path.realpath(source, strict=True)
     except FileNotFoundError as error:
         raise ExcludedError("vanished during the build", "") from error
     try:
@@ -210,12 +220,12 @@ def stage(
     check_copy_mode(copy_mode)
     place = COPY_MODES[copy_mode]
     new, _ = beside(dataset)
-    for folder in {(new / row.file).parent for row in rows}:
-        folder.mkdir(parents=True, exist_ok=True)
+    for folder in {row.file.rsplit("/", maxsplit=1)[0] for row in rows}:
+        (new / folder).mkdir(parents=True, exist_ok=True)
 
     def stage_file(row: Row) -> Row | Exclusion:
         try:
-            place(original / row.source, new / row.file, row.sha256)
+            place(f"{original}/{row.source}", f"{new}/{row.file}", row.sha256)
         except ExcludedError as excluded:
             return Exclusion(row.source, excluded.reason, excluded.detail)
         return row
@@ -256,14 +266,9 @@ def swap(
 
 
 def _write_csv(path: Path, kind: type, items: Iterable[Any]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
+    names = [field.name for field in fields(kind)]
+    # A name on Linux need not be valid text.
+    with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(field.name for field in fields(kind))
-        # A name on Linux need not be valid text.
-        writer.writerows(
-            [
-                str("" if value is None else value).encode(errors="backslashreplace").decode()
-                for value in astuple(item)
-            ]
-            for item in items
-        )
+        writer.writerow(names)
+        writer.writerows(map(attrgetter(*names), items))  # None is written as nothing.

@@ -171,7 +171,7 @@ def describe(
     shared = {
         "patients": _in_two_splits((row.patient, row.split) for row in rows),
         "files": _in_two_splits(
-            (comparable(PurePosixPath(row.file).name), row.split) for row in rows
+            (comparable(row.file.rsplit("/", maxsplit=1)[-1]), row.split) for row in rows
         ),
         "contents": _in_two_splits((row.sha256, row.split) for row in rows),
     }
@@ -217,7 +217,7 @@ def _in_two_splits(items: Iterable[tuple[str, str]]) -> set[str]:
 
 def comparable(name: str) -> str:
     """A name as macOS and Windows compare it: two that they take for one must not meet."""
-    return unicodedata.normalize("NFC", name).casefold()
+    return name.lower() if name.isascii() else unicodedata.normalize("NFC", name).casefold()
 
 
 def beside(dataset: Path) -> tuple[Path, Path]:
