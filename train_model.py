@@ -99,7 +99,7 @@ def settings(arguments: argparse.Namespace) -> dict[str, object]:
 
 
 def make_batches(
-    arguments: argparse.Namespace, splits: dict[str, list[Row]]
+    arguments: argparse.Namespace, splits: dict[str, list[Row]], *, devices: int
 ) -> dict[str, tf.data.Dataset]:
     """Makes the batches of every split that has patches; training alone is shuffled and warped."""
     from keras.config import image_data_format
@@ -114,6 +114,7 @@ def make_batches(
         "image_size": (config.IMAGE_HEIGHT, config.IMAGE_WIDTH),
         "batch_size": arguments.batch_size,
         "data_format": image_data_format(),
+        "devices": devices,
     }
     batches = {
         split: pipeline.scoring_batches(paths[split], **reading)
@@ -134,16 +135,17 @@ def make_batches(
         ),
         seed=config.SEED,
         epochs=arguments.epochs,
+        cache_bytes=config.DECODE_CACHE_MB * 10**6,
         **reading,
     )
     return batches
 
 
-def make_network(epochs: int) -> keras.Model:
-    """Builds and compiles the network as the configuration says."""
+def make_networks(epochs: int, strategy: tf.distribute.Strategy) -> tuple[keras.Model, keras.Model]:
+    """Builds and compiles the network as configured, and its faster twin, which is trained."""
     from keras.utils import set_random_seed
 
-    from cancernet import training
+    from cancernet import devices, fused, training
     from cancernet.cancernet import CancerNet
 
     size = {
@@ -152,11 +154,49 @@ def make_network(epochs: int) -> keras.Model:
         "depth": config.IMAGE_DEPTH,
         "classes": config.CLASSES,
     }
-    training.check_settings(**size, learning_rate=config.LEARNING_RATE, seed=config.SEED)
+    training.check_settings(
+        **size,
+        learning_rate=config.LEARNING_RATE,
+        seed=config.SEED,
+        decode_cache_mb=config.DECODE_CACHE_MB,
+    )
     set_random_seed(config.SEED)
-    model = CancerNet.build(**size)
-    training.compile_published(model, learning_rate=config.LEARNING_RATE, epochs=epochs)
-    return model
+    network = CancerNet.build(**size)
+    training.compile_published(network, learning_rate=config.LEARNING_RATE, epochs=epochs)
+    mixed = devices.mixed_precision(config.PRECISION)
+    with strategy.scope():
+        twin = fused.twin(network, mixed_precision=mixed)
+        training.compile_published(
+            twin, learning_rate=config.LEARNING_RATE, epochs=epochs, mixed_precision=mixed
+        )
+    return network, twin
+
+
+def train(
+    network: keras.Model,
+    twin: keras.Model,
+    batches: dict[str, tf.data.Dataset],
+    labels: dict[str, list[int]],
+    *,
+    arguments: argparse.Namespace,
+    run: Path,
+    sample: bool,
+) -> tuple[list[dict[str, float]], list[str]]:
+    """Trains the twin, logs and saves the network; gives the rows of history.csv and the notes."""
+    from cancernet import training
+
+    log = training.EpochLog(
+        batches["validation"], labels["validation"], run=run, sample=sample, network=network
+    )
+    notes = training.fit(
+        twin,
+        batches["training"],
+        labels=labels["training"],
+        epochs=arguments.epochs,
+        batch_size=arguments.batch_size,
+        log=log,
+    )
+    return log.rows, notes
 
 
 def main() -> None:
@@ -176,34 +216,25 @@ def main() -> None:
     console.prepare_tensorflow()
     from keras.models import load_model
 
-    from cancernet import plots, report, training
+    from cancernet import devices, plots, report, training
 
-    # 2. Network
-    model = make_network(arguments.epochs)
-
-    # 3. Training
-    batches = make_batches(arguments, splits)
+    # 2. Network and training
+    strategy = devices.strategy()
+    network, twin = make_networks(arguments.epochs, strategy)
+    batches = make_batches(arguments, splits, devices=strategy.num_replicas_in_sync)
     labels = {split: [row.label for row in rows] for split, rows in splits.items()}
-    log = training.EpochLog(
-        batches["validation"], labels["validation"], run=run, sample=build["sample"]
+    history, notes = train(
+        network, twin, batches, labels, arguments=arguments, run=run, sample=build["sample"]
     )
-    notes = training.fit(
-        model,
-        batches["training"],
-        labels=labels["training"],
-        epochs=arguments.epochs,
-        batch_size=arguments.batch_size,
-        log=log,
-    )
-    plots.plot_history(log.rows, run / files.PLOT_FILE, sample=build["sample"])
+    plots.plot_history(history, run / files.PLOT_FILE, sample=build["sample"])
 
-    # 4. Scores of the best epoch
+    # 3. Scores of the best epoch
     trained = time.perf_counter()
-    best = load_model(run / training.MODEL_FILE)
+    twin.set_weights(load_model(run / training.MODEL_FILE).get_weights())
     scored = ["validation", "testing"] if splits["testing"] else ["validation"]
-    probabilities = {split: training.predict(best, batches[split]) for split in scored}
+    probabilities = {split: training.predict(twin, batches[split]) for split in scored}
 
-    # 5. Report
+    # 4. Report
     metrics = report.make_metrics(
         splits,
         probabilities,

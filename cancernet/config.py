@@ -66,6 +66,16 @@ LEARNING_RATE = 1e-2
 # Patches a step.
 BATCH_SIZE = 32
 
+# --- What it runs on -----------------------------------------------------------------------------
+
+# "auto": float16 and float32 mixed where every GPU has the units for it, float32 elsewhere and on
+# the CPU. "float32" or "mixed": that, whatever there is. The saved network is float32 always.
+PRECISION = "auto"
+
+# The decoded training patches are kept in memory where they need no more than this many megabytes
+# (7 for 1,000 patches of 48 x 48 pixels). 0: they are read anew in each epoch.
+DECODE_CACHE_MB = 0
+
 # --- Augmentation of the training patches, as published ------------------------------------------
 
 # Rotation by up to this angle either way, in degrees.

@@ -62,6 +62,9 @@ def prepare_tensorflow() -> None:
     """Sets what TensorFlow and Keras read from the environment when they are imported."""
     os.environ["KERAS_BACKEND"] = "tensorflow"  # The pipeline feeds tf.data to `fit`.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # Errors alone, not what CPU it is.
+    # TensorFlow takes the oneDNN kernels by itself only on CPUs with units for neural networks. On
+    # those without (AVX2 alone) training is two to three times as fast with them, too.
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 
 def positive_integer(text: str) -> int:

@@ -5,16 +5,20 @@ Here `tf.data` reads them, with the same pixels and the same warps. Patches stre
 more than a few batches are in memory at a time.
 """
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import tensorflow as tf
 
 from cancernet.augmentation import Augmentation, augment
 from cancernet.console import InputError
 
 CLASSES = 2  # Benign and malignant.
+
+READ_AT_ONCE = 64  # Patches a task when all are read at the start.
 
 
 def training_batches(
@@ -28,6 +32,8 @@ def training_batches(
     epochs: int,
     first_epoch: int = 0,
     data_format: str = "channels_last",
+    devices: int = 1,
+    cache_bytes: int = 0,
 ) -> tf.data.Dataset:
     """Makes the batches of all epochs, one epoch after the other.
 
@@ -36,8 +42,8 @@ def training_batches(
     Warps depend on `seed`, the epoch and the step in it alone, so that training resumed at
     `first_epoch` gets exactly what it would have got.
 
-    `fit` has to be told where an epoch ends: `steps_per_epoch=math.ceil(len(files) / batch_size)`,
-    the same `epochs`, and `shuffle=False`, since the order is a shuffled one already.
+    `fit` has to be told where an epoch ends: `steps_per_epoch`, the same `epochs`, and
+    `shuffle=False`, since the order is a shuffled one already.
 
     Args:
         files: Patches, PNG or JPEG.
@@ -49,6 +55,9 @@ def training_batches(
         epochs: The epoch to stop before, counted from 0.
         first_epoch: The epoch to start with, counted from 0.
         data_format: "channels_last" or "channels_first".
+        devices: Among how many each batch is shared out.
+        cache_bytes: Where the decoded patches need no more memory than this, they are read once,
+            now, and kept; else, and with 0, they are read anew in each epoch.
 
     Returns:
         Pairs of images, float32 in [0, 1], shape (batch, height, width, 3), or
@@ -67,13 +76,21 @@ def training_batches(
         )
     targets = tf.one_hot(labels, depth=CLASSES)
 
+    pixels = None
+    if len(files) * math.prod(image_size) * 3 <= cache_bytes:
+        pixels = _read_all(paths, image_size)
+
     def steps_of_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
         order = tf.random.experimental.stateless_shuffle(tf.range(len(files)), [seed, epoch])
-        steps = tf.data.Dataset.from_tensor_slices(order).batch(batch_size).enumerate()
+        steps = _steps(order, batch_size=batch_size, devices=devices).enumerate()
         return steps.map(lambda step, chosen: (epoch, step, chosen))
 
     def load(epoch: tf.Tensor, step: tf.Tensor, chosen: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        images = _read_batch(tf.gather(paths, chosen), image_size)
+        if pixels is None:
+            read = _read_batch(tf.gather(paths, chosen), image_size)
+        else:
+            read = tf.gather(pixels, chosen)
+        images = _scale(read)
         if augmentation is not None:
             step_seed = tf.random.fold_in([seed, epoch], step)
             images = augment(images, augmentation=augmentation, seed=step_seed)
@@ -91,6 +108,7 @@ def scoring_batches(
     image_size: tuple[int, int],
     batch_size: int,
     data_format: str = "channels_last",
+    devices: int = 1,
 ) -> tf.data.Dataset:
     """Makes batches of the patches as they are, each once and in the given order.
 
@@ -99,6 +117,7 @@ def scoring_batches(
         image_size: Height and width of the images in pixels.
         batch_size: Patches a batch; the last one may be smaller.
         data_format: "channels_last" or "channels_first".
+        devices: Among how many each batch is shared out.
 
     Returns:
         Images alone, as `model.predict` takes them: float32 in [0, 1], shape
@@ -109,10 +128,58 @@ def scoring_batches(
     """
 
     def load(paths: tf.Tensor) -> tf.Tensor:
-        return _arrange(_read_batch(paths, image_size), data_format)
+        return _arrange(_scale(_read_batch(paths, image_size)), data_format)
 
-    steps = tf.data.Dataset.from_tensor_slices(_path_tensor(files)).batch(batch_size)
+    steps = _steps(_path_tensor(files), batch_size=batch_size, devices=devices)
     return _in_parallel(steps, load)
+
+
+def steps_per_epoch(patches: int, *, batch_size: int, devices: int = 1) -> int:
+    """Counts the batches that hold every patch once.
+
+    Where the last batch is too small for every device to get a patch of it, which Keras cannot
+    train or score, it is joined to the one before.
+
+    Args:
+        patches: How many patches there are.
+        batch_size: Patches a batch, over all devices.
+        devices: Among how many each batch is shared out.
+
+    Raises:
+        InputError: A batch is too small for the devices, be it the only one.
+    """
+    steps = math.ceil(patches / batch_size)
+    last = patches - (steps - 1) * batch_size
+    if steps > 1 and not _shareable(last, devices):
+        steps, last = steps - 1, last + batch_size
+    for batch in {batch_size, last} if steps > 1 else {last}:
+        if not _shareable(batch, devices):
+            raise InputError(
+                f"A batch of {batch} patches cannot be shared out among {devices} devices, each "
+                f"taking {math.ceil(batch / devices)}: expected some for every one. Make "
+                f"BATCH_SIZE a multiple of {devices}, or hide devices (CUDA_VISIBLE_DEVICES)."
+            )
+    return steps
+
+
+def _shareable(batch: int, devices: int) -> bool:
+    """Whether the last device gets a patch where each other one takes an equal share, rounded up.
+
+    That is how `tf.distribute` shares out a batch.
+    """
+    return batch > math.ceil(batch / devices) * (devices - 1)
+
+
+def _steps(items: tf.Tensor, *, batch_size: int, devices: int) -> tf.data.Dataset:
+    """Parts items into those of each step: `batch_size` of them, and in the last one the rest."""
+    count = len(items)
+    steps = steps_per_epoch(count, batch_size=batch_size, devices=devices)
+
+    def items_of_step(step: tf.Tensor) -> tf.Tensor:
+        end = tf.where(step == steps - 1, count, (step + 1) * batch_size)
+        return items[step * batch_size : end]
+
+    return tf.data.Dataset.range(steps, output_type=tf.int32).map(items_of_step)
 
 
 def read_patch(path: tf.Tensor, *, height: int, width: int) -> tf.Tensor:
@@ -160,15 +227,29 @@ def _nearest_neighbours(side: tf.Tensor, target: int) -> tf.Tensor:
 
 
 def _read_batch(paths: tf.Tensor, image_size: tuple[int, int]) -> tf.Tensor:
-    """Reads patches into float32 in [0, 1], shape (batch, height, width, 3)."""
+    """Reads patches, uint8, shape (batch, height, width, 3)."""
     height, width = image_size
     # A loop inside one step of tf.data: a step a patch was half as fast.
-    pixels = tf.map_fn(
+    return tf.map_fn(
         lambda path: read_patch(path, height=height, width=width),
         paths,
         parallel_iterations=1,  # The steps run in parallel already.
         fn_output_signature=tf.uint8,
     )
+
+
+def _read_all(paths: tf.Tensor, image_size: tuple[int, int]) -> tf.Tensor:
+    """Reads all patches into memory, uint8, shape (patches, height, width, 3)."""
+    steps = _steps(paths, batch_size=READ_AT_ONCE, devices=1)
+    pixels = np.empty((len(paths), *image_size, 3), np.uint8)
+    done = 0
+    for batch in _in_parallel(steps, lambda paths: _read_batch(paths, image_size)):
+        pixels[done : done + len(batch)] = batch
+        done += len(batch)
+    return tf.convert_to_tensor(pixels)
+
+
+def _scale(pixels: tf.Tensor) -> tf.Tensor:
     return tf.cast(pixels, tf.float32) * (1 / 255)
 
 

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from cancernet import evaluation
 from cancernet.console import InputError
 from cancernet.files import replacing
+from cancernet.pipeline import steps_per_epoch
 
 # tf.keras' default when the recipe was published; Keras 3 has the same, but may change it.
 INITIAL_ACCUMULATOR = 0.1
@@ -32,7 +33,14 @@ MODEL_FILE, HISTORY_FILE = "cancernet.keras", "history.csv"
 
 
 def check_settings(
-    *, width: int, height: int, depth: int, classes: int, learning_rate: float, seed: int
+    *,
+    width: int,
+    height: int,
+    depth: int,
+    classes: int,
+    learning_rate: float,
+    seed: int,
+    decode_cache_mb: float,
 ) -> None:
     """Refuses settings that the network or the reader of patches cannot serve.
 
@@ -52,6 +60,8 @@ def check_settings(
         problem = f"CLASSES is {classes}, 2 (benign and malignant)"
     elif not isinstance(learning_rate, int | float) or not 0 < learning_rate < math.inf:
         problem = f"LEARNING_RATE is {learning_rate}, a number above 0"
+    elif not isinstance(decode_cache_mb, int | float) or not 0 <= decode_cache_mb < math.inf:
+        problem = f"DECODE_CACHE_MB is {decode_cache_mb}, megabytes, 0 or more"
     elif not 0 <= seed < 2**32:
         problem = f"SEED is {seed}, a whole number from 0 to 2**32 - 1"
     if problem:
@@ -69,7 +79,9 @@ def class_weights(labels: Iterable[int]) -> dict[int, float]:
     return {label: largest / counts[label] for label in sorted(counts)}
 
 
-def compile_published(model: keras.Model, *, learning_rate: float, epochs: int) -> None:
+def compile_published(
+    model: keras.Model, *, learning_rate: float, epochs: int, mixed_precision: bool = False
+) -> None:
     """Compiles as published: Adagrad with a decay at each step, binary cross-entropy.
 
     `Adagrad(lr, decay=lr / epochs)` of old Keras divided the learning rate at step t by
@@ -79,17 +91,23 @@ def compile_published(model: keras.Model, *, learning_rate: float, epochs: int) 
     one-hot labels each column's is -log(probability of the true class), and so is the categorical
     cross-entropy. Keras 3 gets that one right; its "binary_crossentropy" looks behind a softmax for
     the logits and takes the sigmoid of each, which is another loss with other gradients.
+
+    Args:
+        model: The network.
+        learning_rate: Of the first step.
+        epochs: How many there will be, for the decay.
+        mixed_precision: Whether the network computes in float16: its gradients would vanish there
+            where the loss were not scaled up.
     """
     schedule = keras.optimizers.schedules.InverseTimeDecay(
         initial_learning_rate=learning_rate, decay_steps=1, decay_rate=learning_rate / epochs
     )
-    model.compile(
-        loss="categorical_crossentropy",
-        optimizer=keras.optimizers.Adagrad(
-            learning_rate=schedule, initial_accumulator_value=INITIAL_ACCUMULATOR
-        ),
-        metrics=["accuracy"],
+    optimizer = keras.optimizers.Adagrad(
+        learning_rate=schedule, initial_accumulator_value=INITIAL_ACCUMULATOR
     )
+    if mixed_precision:
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    model.compile(loss="categorical_crossentropy", optimizer=optimizer, metrics=["accuracy"])
 
 
 @contextmanager
@@ -151,6 +169,7 @@ class EpochLog(keras.callbacks.Callback):
         *,
         run: Path,
         sample: bool,
+        network: keras.Model | None = None,
     ) -> None:
         """Takes what to score, and where to write.
 
@@ -159,6 +178,7 @@ class EpochLog(keras.callbacks.Callback):
             labels: Their labels, both classes among them.
             run: Directory for history.csv, cancernet.keras and cancernet.json.
             sample: Whether the patches are synthetic, which cancernet.json then says.
+            network: What to save, with the weights of the trained one; by default that one itself.
         """
         super().__init__()
         self.rows: list[dict[str, float]] = []
@@ -166,6 +186,7 @@ class EpochLog(keras.callbacks.Callback):
         self._labels = np.asarray(labels)
         self._run = run
         self._sample = sample
+        self._network = network
         self._best = -np.inf
         self._began = 0.0
 
@@ -185,9 +206,11 @@ class EpochLog(keras.callbacks.Callback):
                 "probabilities are no numbers. Check the data set, or lower LEARNING_RATE."
             )
         if auc > self._best:
-            save_network(self.model, self._run / MODEL_FILE, sample=self._sample)
+            network = self._network or self.model
+            network.set_weights(self.model.get_weights())
+            save_network(network, self._run / MODEL_FILE, sample=self._sample)
             self._best = auc
-        optimizer = self.model.optimizer
+        optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
         row = {
             "epoch": epoch + 1,
             "loss": logs["loss"],
@@ -246,7 +269,7 @@ def fit(
     """Trains until the last epoch, or until Ctrl-C once an epoch is finished.
 
     Args:
-        model: Compiled.
+        model: Compiled; under a strategy of several devices, each takes its share of every batch.
         batches: Images and one-hot labels of all epochs, one after the other.
         labels: 0 or 1, of all training patches.
         epochs: Passes over the training patches.
@@ -259,13 +282,19 @@ def fit(
     Raises:
         KeyboardInterrupt: Ctrl-C before the first epoch was finished.
     """
+    devices = model.distribute_strategy.num_replicas_in_sync
+    if devices > 1:
+        # Otherwise `fit` makes the metrics with the first batch, and fails on uneven shares of it.
+        height, width, depth = model.input_shape[1:]
+        model.test_on_batch(np.zeros((1, height, width, depth)), np.array([[1, 0]]))
     try:
         with _readable_patches():
             model.fit(
                 batches,
                 epochs=epochs,
-                # Rounded up: the last, smaller batch counts as well.
-                steps_per_epoch=math.ceil(len(labels) / batch_size),
+                steps_per_epoch=steps_per_epoch(
+                    len(labels), batch_size=batch_size, devices=devices
+                ),
                 class_weight=class_weights(labels),
                 shuffle=False,  # The batches come shuffled; Keras would warn that it cannot.
                 callbacks=[ProgressBar(), log],

@@ -13,7 +13,17 @@ SCRIPTS = ("build_dataset.py", "train_model.py")
 # Each room may import those of lower floors only, and nothing of its own floor: so no circles.
 FLOORS = (
     {"console"},
-    {"patches", "splitting", "files", "download", "sample", "augmentation", "cancernet"},
+    {
+        "patches",
+        "splitting",
+        "files",
+        "download",
+        "sample",
+        "augmentation",
+        "cancernet",
+        "fused",
+        "devices",
+    },
     {"originals", "evaluation", "pipeline"},
     {"dataset", "summary", "plots", "training"},
     {"building", "report"},

@@ -18,7 +18,13 @@ from PIL import Image
 
 from cancernet.augmentation import Augmentation
 from cancernet.console import InputError
-from cancernet.pipeline import _nearest_neighbours, read_patch, scoring_batches, training_batches
+from cancernet.pipeline import (
+    _nearest_neighbours,
+    read_patch,
+    scoring_batches,
+    steps_per_epoch,
+    training_batches,
+)
 
 AUGMENTATION = Augmentation(
     rotation=20,
@@ -234,6 +240,63 @@ def test_resuming_gives_what_the_full_run_gives(tmp_path):
     for (images, labels), (images_again, labels_again) in zip(full[6:], resumed, strict=True):
         np.testing.assert_array_equal(images, images_again)
         np.testing.assert_array_equal(labels, labels_again)
+
+
+@pytest.mark.parametrize("augmentation", [None, AUGMENTATION])
+def test_the_decode_cache_changes_no_pixel(files, augmentation):
+    options = {"augmentation": augmentation}
+    needed = COUNT * 8 * 6 * 3
+    read = list(training(files, **options))
+    cached = list(training(files, **options, cache_bytes=needed))
+    for (images, labels), (images_again, labels_again) in zip(read, cached, strict=True):
+        np.testing.assert_array_equal(images, images_again)
+        np.testing.assert_array_equal(labels, labels_again)
+
+
+@pytest.mark.parametrize(("too_little", "survives"), [(0, True), (1, False)])
+def test_the_decode_cache_is_bounded(files, tmp_path, too_little, survives):
+    copies = [tmp_path / file.name for file in files]
+    for file, copy in zip(files, copies, strict=True):
+        copy.write_bytes(file.read_bytes())
+    batches = training(copies, cache_bytes=COUNT * 8 * 6 * 3 - too_little)
+    for copy in copies:
+        copy.unlink()
+    if survives:  # All were read at the start.
+        assert len(list(batches)) == 12
+    else:
+        with pytest.raises(tf.errors.NotFoundError):
+            list(batches)
+
+
+@given(patches=st.integers(1, 500), batch_size=st.integers(1, 40), devices=st.integers(1, 9))
+@settings(deadline=None)
+def test_every_device_gets_a_patch_of_every_batch(patches, batch_size, devices):
+    try:
+        steps = steps_per_epoch(patches, batch_size=batch_size, devices=devices)
+    except InputError:
+        assert devices > 1
+        return
+    batches = [batch_size] * (steps - 1)
+    batches.append(patches - sum(batches))
+    assert 0 < batches[-1] < 2 * batch_size
+    for batch in batches:
+        share = math.ceil(batch / devices)
+        assert batch - share * (devices - 1) > 0
+    if devices == 1:
+        assert steps == math.ceil(patches / batch_size)
+
+
+def test_a_last_batch_too_small_for_the_devices_is_joined_to_the_one_before(files):
+    for count, sizes in ((9, [4, 5]), (10, [4, 4, 2]), (8, [4, 4]), (2, [2])):
+        batches = scoring_batches(files[:count], image_size=IMAGE_SIZE, batch_size=4, devices=2)
+        assert [len(batch) for batch in batches] == sizes
+        assert numbers_in(np.concatenate(list(batches))) == list(range(count))
+
+
+@pytest.mark.parametrize(("patches", "batch_size"), [(1, 4), (9, 1), (9, 3)])
+def test_batches_that_devices_cannot_share_are_refused(patches, batch_size):
+    with pytest.raises(InputError, match="cannot be shared out among 4 devices"):
+        steps_per_epoch(patches, batch_size=batch_size, devices=4)
 
 
 def test_warps_differ_by_epoch_and_step(tmp_path):

@@ -271,6 +271,7 @@ SETTINGS: dict[str, Any] = {
     "classes": 2,
     "learning_rate": 0.01,
     "seed": 42,
+    "decode_cache_mb": 0,
 }
 
 
@@ -299,6 +300,8 @@ def test_settings_that_can_be_used_are_accepted(change):
         ({"width": "48"}, "IMAGE_WIDTH"),
         ({"learning_rate": "1e-2"}, "LEARNING_RATE"),
         ({"seed": 2**32}, "SEED"),
+        ({"decode_cache_mb": "100"}, "DECODE_CACHE_MB"),
+        ({"decode_cache_mb": -1}, "DECODE_CACHE_MB"),
     ],
     ids=str,
 )
