@@ -1,0 +1,60 @@
+"""What the benchmarks run on: the patches in a folder, or synthetic ones drawn for the purpose."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+from imutils import paths
+
+from cancernet.console import InputError
+from cancernet.sample import draw_sample
+
+
+def draw_patches(folder: Path, count: int) -> None:
+    """Draws synthetic patches as `<folder>/<patient>/<class>/<file>.png`, all different.
+
+    Args:
+        folder: An empty folder.
+        count: How many at least; above the sample's, each of its patches is used several times,
+            with another first pixel and under other patients.
+    """
+    drawn = draw_sample(folder, seed=42)
+    originals = sorted(folder.rglob("*.png"))
+    for copy in range(1, -(-count // drawn)):
+        for path in originals:
+            pixels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
+            assert pixels is not None
+            pixels[0, 0] = copy
+            patient, label, name = path.parts[-3:]
+            renamed = str(int(patient) - 100 * copy)
+            target = folder / renamed / label / name.replace(patient, renamed)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(cv2.imencode(".png", pixels)[1].tobytes())
+
+
+def draw_classes(folder: Path) -> None:
+    """Draws the synthetic sample as `<folder>/<class>/<file>.png`, as a split of a data set is."""
+    draw_sample(folder / "drawn", seed=42)
+    for path in sorted((folder / "drawn").rglob("*.png")):
+        target = folder / path.parent.name / path.name
+        target.parent.mkdir(exist_ok=True)
+        path.rename(target)
+
+
+def list_classes(folder: Path) -> tuple[list[Path], list[int]]:
+    """Lists the patches in `<folder>/0` and `<folder>/1`, and their labels.
+
+    Raises:
+        InputError: There are none.
+    """
+    files, labels = [], []
+    for label in (0, 1):
+        found = sorted(Path(path) for path in paths.list_images(str(folder / str(label))))
+        if not found:
+            raise InputError(
+                f"Found no patch in {folder / str(label)}. Name a directory that holds the folders "
+                "0 and 1, such as datasets/idc/training."
+            )
+        files += found
+        labels += [label] * len(found)
+    return files, labels
