@@ -15,10 +15,13 @@ FLOORS = (
     {"console"},
     {"patches", "splitting", "files", "download", "sample", "augmentation", "cancernet"},
     {"originals", "evaluation", "pipeline"},
-    {"dataset", "summary", "plots", "training"},
+    {"dataset", "summary", "plots", "training", "calibration"},
     {"building", "report"},
 )
-WITHOUT_TENSORFLOW = ("patches", "splitting", "originals", "dataset", "building", "evaluation")
+WITHOUT_TENSORFLOW = (
+    *("patches", "splitting", "originals", "dataset", "building"),
+    *("evaluation", "calibration"),
+)
 
 
 def rooms_imported(path: Path) -> set[str]:
