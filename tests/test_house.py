@@ -16,11 +16,14 @@ FLOORS = (
     {"patches", "splitting", "files", "download", "sample", "augmentation", "cancernet"},
     {"originals", "evaluation", "pipeline"},
     {"dataset", "summary", "plots", "training", "calibration"},
-    {"building", "report"},
+    {"building", "bootstrap", "screen"},
+    {"scorecard"},
+    {"baselines"},
+    {"report"},
 )
 WITHOUT_TENSORFLOW = (
     *("patches", "splitting", "originals", "dataset", "building"),
-    *("evaluation", "calibration"),
+    *("evaluation", "calibration", "bootstrap", "scorecard", "baselines", "report", "screen"),
 )
 
 
