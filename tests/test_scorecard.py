@@ -61,6 +61,13 @@ def test_names_are_those_of_metrics_json():
     for kind in ("raw", "recalibrated"):
         assert figures["calibration"][kind].keys() == {"brier", "ece", "slope", "intercept"}
         assert figures["ci95"]["calibration"][kind].keys() == {"brier", "ece"}
+        low, high = figures["ci95"]["calibration"][kind]["brier"]
+        assert low < figures["calibration"][kind]["brier"] < high
+    raw, recalibrated = figures["ci95"]["calibration"].values()
+    assert raw != recalibrated
+    assert figures["per_patient"] == evaluation.per_patient(
+        labels, probabilities, owners, threshold=0.625
+    )
     assert len(notes) == 1
     assert "360 patches" in notes[0]
     assert "calibration error" in notes[0]
