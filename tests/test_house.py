@@ -25,10 +25,16 @@ FLOORS = (
         "devices",
     },
     {"originals", "evaluation", "pipeline"},
-    {"dataset", "summary", "plots", "training"},
-    {"building", "report"},
+    {"dataset", "summary", "plots", "training", "calibration"},
+    {"building", "bootstrap", "screen"},
+    {"scorecard"},
+    {"baselines"},
+    {"report"},
 )
-WITHOUT_TENSORFLOW = ("patches", "splitting", "originals", "dataset", "building", "evaluation")
+WITHOUT_TENSORFLOW = (
+    *("patches", "splitting", "originals", "dataset", "building"),
+    *("evaluation", "calibration", "bootstrap", "scorecard", "baselines", "report", "screen"),
+)
 
 
 def rooms_imported(path: Path) -> set[str]:
