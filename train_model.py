@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # What takes seconds to import waits until the command line h
     import keras
     import tensorflow as tf
 
+    from cancernet.augmentation import Augmentation
     from cancernet.dataset import Row
     from cancernet.evaluation import Probabilities
 
@@ -105,6 +106,21 @@ def settings(arguments: argparse.Namespace) -> dict[str, object]:
     return constants
 
 
+def make_augmentation() -> Augmentation:
+    """Gathers the ranges of the random warp from the configuration."""
+    from cancernet.augmentation import Augmentation
+
+    return Augmentation(
+        rotation=config.ROTATION_RANGE,
+        zoom=config.ZOOM_RANGE,
+        width_shift=config.WIDTH_SHIFT_RANGE,
+        height_shift=config.HEIGHT_SHIFT_RANGE,
+        shear=config.SHEAR_RANGE,
+        horizontal_flip=config.HORIZONTAL_FLIP,
+        vertical_flip=config.VERTICAL_FLIP,
+    )
+
+
 def make_batches(
     arguments: argparse.Namespace, splits: dict[str, list[Row]], *, devices: int
 ) -> dict[str, tf.data.Dataset]:
@@ -112,7 +128,6 @@ def make_batches(
     from keras.config import image_data_format
 
     from cancernet import pipeline
-    from cancernet.augmentation import Augmentation
 
     paths = {
         split: [arguments.dataset / row.file for row in rows] for split, rows in splits.items()
@@ -131,15 +146,7 @@ def make_batches(
     batches["training"] = pipeline.training_batches(
         paths["training"],
         [row.label for row in splits["training"]],
-        augmentation=Augmentation(
-            rotation=config.ROTATION_RANGE,
-            zoom=config.ZOOM_RANGE,
-            width_shift=config.WIDTH_SHIFT_RANGE,
-            height_shift=config.HEIGHT_SHIFT_RANGE,
-            shear=config.SHEAR_RANGE,
-            horizontal_flip=config.HORIZONTAL_FLIP,
-            vertical_flip=config.VERTICAL_FLIP,
-        ),
+        augmentation=make_augmentation(),
         seed=config.SEED,
         epochs=arguments.epochs,
         cache_bytes=config.DECODE_CACHE_MB * 10**6,

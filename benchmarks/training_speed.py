@@ -21,6 +21,7 @@ import inputs
 import published
 import turns
 
+import train_model
 from cancernet import config, console
 
 ONEDNN = {"TF_ENABLE_ONEDNN_OPTS": "1"}
@@ -42,7 +43,7 @@ INPUT: dict[str, tuple[str, dict[str, str]]] = {
 
 def our_batches(folder: Path, *, cached: bool = False, times: int = 1) -> Any:
     """Makes our training batches; with `times`, of every patch so many times over."""
-    from cancernet import augmentation, pipeline
+    from cancernet import pipeline
 
     files, labels = inputs.list_classes(folder)
     return pipeline.training_batches(
@@ -50,15 +51,7 @@ def our_batches(folder: Path, *, cached: bool = False, times: int = 1) -> Any:
         labels * times,
         image_size=(published.SIDE, published.SIDE),
         batch_size=published.BATCH_SIZE,
-        augmentation=augmentation.Augmentation(
-            rotation=config.ROTATION_RANGE,
-            zoom=config.ZOOM_RANGE,
-            width_shift=config.WIDTH_SHIFT_RANGE,
-            height_shift=config.HEIGHT_SHIFT_RANGE,
-            shear=config.SHEAR_RANGE,
-            horizontal_flip=config.HORIZONTAL_FLIP,
-            vertical_flip=config.VERTICAL_FLIP,
-        ),
+        augmentation=train_model.make_augmentation(),
         seed=config.SEED,
         epochs=1000,
         cache_bytes=10**12 if cached else 0,

@@ -1,0 +1,64 @@
+"""Trains the network of stock layers and its faster twin from several seeds and compares both.
+
+    python benchmarks/twin_accuracy.py --data datasets/idc
+
+Prints the ROC AUC on validation after the last epoch. The twin is as good as the stock network if
+the two differ by less than seeds do. Nothing is tested: the testing split is not scored.
+"""
+
+import argparse
+import contextlib
+import io
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import train_model
+from cancernet import config, console, dataset
+
+
+def train(arguments: argparse.Namespace, name: str, seed: int) -> float:
+    """Trains as train_model.py does and tells the ROC AUC on validation after the last epoch."""
+    from cancernet import devices
+
+    config.SEED = seed
+    splits, build = dataset.open_dataset(arguments.dataset)
+    network, twin = train_model.make_networks(arguments.epochs, devices.strategy())
+    with tempfile.TemporaryDirectory() as run, contextlib.redirect_stdout(io.StringIO()):
+        history, _ = train_model.train(
+            network,
+            network if name == "stock" else twin,
+            train_model.make_batches(arguments, splits, devices=1),
+            {split: [row.label for row in rows] for split, rows in splits.items()},
+            arguments=arguments,
+            run=Path(run),
+            sample=build["sample"],
+        )
+    return history[-1]["val_roc_auc"]
+
+
+def main() -> None:
+    """Trains all and compares."""
+    parser = argparse.ArgumentParser(description="Compare the stock network and its twin.")
+    parser.add_argument(
+        "--data", type=Path, default=Path(config.BASE_PATH), metavar="DIR", dest="dataset"
+    )
+    parser.add_argument("--seeds", type=console.positive_integer, default=3, metavar="N")
+    parser.add_argument("--epochs", type=console.positive_integer, default=5, metavar="N")
+    parser.add_argument("--batch-size", type=console.positive_integer, default=config.BATCH_SIZE)
+    arguments = parser.parse_args()
+    console.prepare_tensorflow()
+    found: dict[str, list[float]] = {"stock": [], "twin": []}
+    for seed in range(1, arguments.seeds + 1):
+        for name, areas in found.items():
+            areas.append(train(arguments, name, seed))
+            print(f"seed {seed}, {name:<5}: ROC AUC {areas[-1]:.4f}", flush=True)
+    for name, areas in found.items():
+        spread = statistics.stdev(areas) if len(areas) > 1 else float("nan")
+        print(f"{name:<5}: mean {statistics.mean(areas):.4f}, deviation over seeds {spread:.4f}")
+
+
+if __name__ == "__main__":
+    console.run(main)
