@@ -16,9 +16,18 @@ FLOORS = (
     {"patches", "splitting", "files", "download", "sample", "augmentation", "cancernet"},
     {"originals", "evaluation", "pipeline"},
     {"dataset", "summary", "plots", "training"},
-    {"building", "report"},
+    {"building", "report", "page"},
 )
-WITHOUT_TENSORFLOW = ("patches", "splitting", "originals", "dataset", "building", "evaluation")
+WITHOUT_TENSORFLOW = (
+    "patches",
+    "splitting",
+    "originals",
+    "dataset",
+    "building",
+    "evaluation",
+    "plots",
+    "page",
+)
 
 
 def rooms_imported(path: Path) -> set[str]:
