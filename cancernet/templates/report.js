@@ -108,7 +108,7 @@ for (const button of document.querySelectorAll("th button")) {
 
 // --- Slides -----------------------------------------------------------------------------------
 
-const COLOURS = { tn: "#e4eaf0", tp: "#9aa7b4", fp: "#e69f00", fn: "#0072b2" };
+const COLOURS = { tn: "#c9d5e1", tp: "#66788a", fp: "#e69f00", fn: "#0072b2" };
 const WORDS = {
   tn: "benign, called benign: right",
   tp: "malignant, called malignant: right",
@@ -119,7 +119,7 @@ const maps = ["truth", "probability", "errors"].map(element);
 
 function mix(share) {
   // From --benign to --malignant.
-  const [low, high] = [[228, 234, 240], [213, 94, 0]];
+  const [low, high] = [[201, 213, 225], [213, 94, 0]];
   return `rgb(${low.map((value, channel) => Math.round(value + share * (high[channel] - value)))})`;
 }
 
