@@ -19,7 +19,7 @@ from jinja2 import ChainableUndefined, Environment, FileSystemLoader
 from cancernet.console import SAMPLE_NOTICE
 from cancernet.dataset import Row
 from cancernet.evaluation import Probabilities
-from cancernet.files import replacing
+from cancernet.files import PAGE_FILE, replacing
 from cancernet.originals import Exclusion
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -77,7 +77,7 @@ def write_page(
         excluded=Counter(exclusion.reason for exclusion in exclusions).most_common(),
         sample_notice=SAMPLE_NOTICE,
     )
-    with replacing(run / "report.html") as beside:
+    with replacing(run / PAGE_FILE) as beside:
         beside.write_text(text, encoding="utf-8")
 
 
@@ -181,7 +181,11 @@ def confident_errors(
 
 def _thumbnail(path: Path) -> str | None:
     """Makes a picture for the page of a patch of any size, as PNG; None where it is unreadable."""
-    image = cv2.imdecode(np.frombuffer(path.read_bytes(), dtype=np.uint8), cv2.IMREAD_COLOR)
+    try:
+        data = np.fromfile(path, dtype=np.uint8)
+    except OSError:  # Gone by now: hours of training must not end in an error for that.
+        return None
+    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
     if image is None:
         return None
     shrunk = min(1.0, THUMBNAIL_SIDE / max(image.shape[:2]))

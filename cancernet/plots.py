@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from sklearn import metrics
 from sklearn.calibration import calibration_curve
 
+from cancernet.calibration import BINS
 from cancernet.console import SAMPLE_NOTICE
 from cancernet.evaluation import Labels, Probabilities
 from cancernet.files import replacing
@@ -17,9 +18,6 @@ from cancernet.files import replacing
 # Okabe & Ito (2008), "Color Universal Design": these differ for every kind of eye.
 BLUE, VERMILION, GREEN = "#0072B2", "#D55E00", "#009E73"
 TRAINING_COLOUR, VALIDATION_COLOUR = BLUE, VERMILION
-
-# As many as the expected calibration error has.
-BINS = 15
 
 
 class OperatingPoint(NamedTuple):

@@ -61,7 +61,7 @@ def make_figures(rows: list[Row], probabilities: np.ndarray) -> dict[str, Any]:
     per_patient = []
     for patient in sorted(set(patients)):
         own = patients == patient
-        point = at(labels[own], probabilities[own], 0.5)
+        point = at(labels[own], probabilities[own], float(np.float32(0.61)))
         per_patient.append(
             {
                 "patient": str(patient),
@@ -100,7 +100,10 @@ def make_metrics(rows: list[Row], probabilities: np.ndarray, **changes: Any) -> 
         "sample": False,
         "testing": figures,
         "validation": figures,
-        "baselines": {"colour": {"roc_auc": 0.6, "average_precision": 0.5}},
+        "baselines": {
+            "colour": {"roc_auc": 0.6, "network_lead": {"roc_auc": 0.2, "ci95": [0.1, 0.3]}},
+            "patient_identity": None,
+        },
         "split": {
             "method": "patient",
             "seed": 42,

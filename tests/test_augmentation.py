@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-import scipy.stats  # type: ignore[import-untyped]
+import scipy.stats
 import tensorflow as tf
 from conftest import REAL_PATCHES
 from tensorflow.keras.preprocessing.image import ImageDataGenerator

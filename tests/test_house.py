@@ -15,18 +15,15 @@ FLOORS = (
     {"console"},
     {"patches", "splitting", "files", "download", "sample", "augmentation", "cancernet"},
     {"originals", "evaluation", "pipeline"},
-    {"dataset", "summary", "plots", "training"},
-    {"building", "report", "page"},
+    {"dataset", "summary", "training", "calibration"},
+    {"building", "bootstrap", "screen", "plots"},
+    {"scorecard"},
+    {"baselines"},
+    {"report", "page"},
 )
 WITHOUT_TENSORFLOW = (
-    "patches",
-    "splitting",
-    "originals",
-    "dataset",
-    "building",
-    "evaluation",
-    "plots",
-    "page",
+    *("patches", "splitting", "originals", "dataset", "building", "plots", "page"),
+    *("evaluation", "calibration", "bootstrap", "scorecard", "baselines", "report", "screen"),
 )
 
 

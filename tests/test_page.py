@@ -65,12 +65,19 @@ def test_swapped_figures_are_named_once_as_a_footnote(write):
     assert shown(write()).count(swapped) == 1
 
 
-def test_a_network_that_does_not_beat_the_colours_is_reported_so(write):
+@pytest.mark.parametrize(
+    ("lead", "verdict"),
+    [
+        ({"roc_auc": 0.2, "ci95": [0.1, 0.3]}, "ranks better than the colours alone."),
+        ({"roc_auc": 0.2, "ci95": None}, "ranks better than the colours alone."),
+        ({"roc_auc": 0.2, "ci95": [-0.1, 0.3]}, "its lead holds 0: it may be no better."),
+        ({"roc_auc": 0.0, "ci95": None}, "does not rank better than the colours alone."),
+    ],
+)
+def test_the_lead_over_the_colours_is_put_in_words(write, lead, verdict):
     metrics = made_up.make_metrics(ROWS, PROBABILITIES)
-    metrics["baselines"]["colour"]["roc_auc"] = metrics["testing"]["roc_auc"]
-    assert "The network does not rank better than the colours alone." in shown(
-        write(metrics=metrics)
-    )
+    metrics["baselines"]["colour"]["network_lead"] = lead
+    assert verdict in shown(write(metrics=metrics))
 
 
 @pytest.mark.parametrize("gone", ["absent", "null"])
@@ -289,8 +296,10 @@ def test_pictures_of_the_gallery_are_small_whatever_the_patch(tmp_path):
     )
     assert picture is not None
     assert picture.shape == (1, 100, 3)
-    (tmp_path / "broken.png").write_bytes(b"no picture")
-    assert page._thumbnail(tmp_path / "broken.png") is None
+    for content in (b"no picture", b""):
+        (tmp_path / "broken.png").write_bytes(content)
+        assert page._thumbnail(tmp_path / "broken.png") is None
+    assert page._thumbnail(tmp_path / "gone.png") is None
 
 
 def test_the_page_takes_the_place_of_an_older_one(write, tmp_path):
