@@ -233,6 +233,10 @@ for (const button of document.querySelectorAll("[data-patient]")) {
   });
 }
 
+window.addEventListener("beforeprint", () => {
+  for (const details of document.querySelectorAll("details")) details.open = true;
+});
+
 // The worst patient first, as in the table.
 const worst = document.querySelector("[data-patient]");
 showPatient(data.patients.find((patient) => patient.name === worst?.dataset.patient) ?? data.patients[0]);
