@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from cancernet import scorecard
+from cancernet import bootstrap, evaluation, scorecard
 from cancernet.evaluation import Labels, Probabilities
 
 WHAT = {
@@ -91,6 +91,32 @@ def identity_scores(
     }
 
 
+def lead(
+    labels: Labels,
+    probabilities: Probabilities,
+    rival: Probabilities,
+    patients: Sequence[str],
+    *,
+    resamples: int,
+    seed: int,
+) -> dict[str, Any] | None:
+    """Tells by how much ROC AUC is above a rival's on the same patches.
+
+    Returns:
+        The difference, and its interval over the same resamples for both (None with too few
+        patients); None where a class is missing.
+    """
+    own, other = evaluation.roc_auc(labels, probabilities), evaluation.roc_auc(labels, rival)
+    if own is None or other is None:
+        return None
+    interval = None
+    if len(set(patients)) >= scorecard.FEWEST_PATIENTS:
+        drawn = bootstrap.draw(patients, resamples=resamples, seed=seed)
+        areas = [bootstrap.areas(labels, scores, drawn)[0] for scores in (probabilities, rival)]
+        interval = bootstrap.interval(areas[0] - areas[1])
+    return {"roc_auc": own - other, "ci95": interval}
+
+
 def judge(
     name: str,
     rival: Mapping[str, Probabilities] | None,
@@ -125,21 +151,21 @@ def judge(
         labels[split], rival[split], patients, fitted=fitted, **resampling
     )
     del figures["per_patient"]
-    lead = scorecard.lead(labels[split], probabilities, rival[split], patients, **resampling)
+    ahead = lead(labels[split], probabilities, rival[split], patients, **resampling)
     notes = [f"baseline {name}: {note}" for note in notes + more]
-    if lead is not None:
-        notes += [f"{split}: {note}" for note in _verdict(name, figures["roc_auc"], lead)]
-    return {"split": split, **figures, "network_lead": lead}, notes
+    if ahead is not None:
+        notes += [f"{split}: {note}" for note in _verdict(name, figures["roc_auc"], ahead)]
+    return {"split": split, **figures, "network_lead": ahead}, notes
 
 
-def _verdict(name: str, roc_auc: float, lead: Mapping[str, Any]) -> Iterator[str]:
+def _verdict(name: str, roc_auc: float, ahead: Mapping[str, Any]) -> Iterator[str]:
     """Says in words what a reader of the network's figures must know of the baseline's."""
     reached = f"{WHAT[name]} reaches ROC AUC {roc_auc:.3f}"
-    network = f"the network's {roc_auc + lead['roc_auc']:.3f}"
-    if lead["roc_auc"] <= 0:
+    network = f"the network's {roc_auc + ahead['roc_auc']:.3f}"
+    if ahead["roc_auc"] <= 0:
         yield f"THE NETWORK DOES NOT BEAT A BASELINE: {reached}, {network}"
-    elif lead["ci95"] and lead["ci95"][0] <= 0:
-        low, high = lead["ci95"]
+    elif ahead["ci95"] and ahead["ci95"][0] <= 0:
+        low, high = ahead["ci95"]
         yield (
             f"{reached}, {network}: the 95 % interval of the difference, {low:.3f} to {high:.3f}, "
             "holds 0, so the network may be no better"

@@ -4,6 +4,7 @@ NumPy and scikit-learn, no TensorFlow. A figure that is not defined, such as the
 no patch is malignant, is None: never a silent 0.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -174,3 +175,35 @@ def cross_entropy(labels: Labels, probabilities: Probabilities) -> float:
     """Mean of -log(probability of the true class), in nats: the loss without class weights."""
     of_true_class = np.where(labels == 1, probabilities, 1 - probabilities)
     return float(-np.log(np.maximum(of_true_class, CLIP)).mean())
+
+
+def per_patient(
+    labels: Labels, probabilities: Probabilities, patients: Sequence[str], *, threshold: float
+) -> list[dict[str, Any]]:
+    """Lists the patients, the worst first.
+
+    Worst is the lowest balanced accuracy at the threshold, or, where a patient has patches of one
+    class alone, the lowest of the one figure that is defined; then the more patches.
+
+    Args:
+        labels: 0 benign, 1 malignant, shape (patches,).
+        probabilities: Of class 1, shape (patches,).
+        patients: Each patch's patient.
+        threshold: For sensitivity and specificity.
+    """
+    rows = []
+    names, owner = np.unique(np.asarray(patients), return_inverse=True)
+    for number, patient in enumerate(names):
+        own = owner == number
+        counts = confusion(labels[own], probabilities[own], threshold=threshold)
+        row = {
+            "patient": str(patient),
+            "patches": int(own.sum()),
+            "prevalence": float(np.mean(labels[own] == 1)),
+            "sensitivity": counts.sensitivity,
+            "specificity": counts.specificity,
+            "roc_auc": roc_auc(labels[own], probabilities[own]),
+        }
+        defined = [rate for rate in (counts.sensitivity, counts.specificity) if rate is not None]
+        rows.append((sum(defined) / len(defined), -row["patches"], row))
+    return [row for _, _, row in sorted(rows, key=lambda item: item[:2])]

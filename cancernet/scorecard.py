@@ -14,11 +14,13 @@ from cancernet.evaluation import Confusion, Labels, Probabilities
 # With fewer the percentiles are those of a handful of patients, and far too narrow.
 FEWEST_PATIENTS = 10
 
-# A hundred patches a bin: with fewer, chance alone adds some 0.02 or more to the error.
+# A hundred patches a bin: chance alone still makes an error of some 0.03 of them.
 FEWEST_PATCHES = 100 * BINS
 
 # More resamples than this share without a figure are worth a note.
 FEW = 0.05
+
+NO_LINE = "no line can be fitted where a class is missing or one cut parts the classes"
 
 
 @dataclass(frozen=True)
@@ -74,12 +76,9 @@ def fit(
     recalibration = calibration.fit_recalibration(labels, probabilities)
     if recalibration is None:
         line = calibration.fit_line(labels, probabilities)
-        reason = f"its slope, {line.slope:.3f}, is not above 0" if line else NO_LINE
+        reason = f"the slope, {line.slope:.3f}, is not above 0" if line else NO_LINE
         notes.append(f"probabilities are not recalibrated: {reason}")
     return Fitted(threshold, recalibration), notes
-
-
-NO_LINE = "no line can be fitted where a class is missing or one cut parts the classes"
 
 
 def score(
@@ -139,12 +138,9 @@ def score(
         drawn = bootstrap.draw(patients, resamples=resamples, seed=seed)
         samples = _samples(labels, probabilities, calibrated, drawn, thresholds)
         figures["ci95"] = _intervals(samples)
-        if left_out := list(_left_out(samples)):
-            notes.append(
-                "ci95 leaves out the resamples where a figure is not defined, of "
-                + ", ".join(left_out)
-            )
-    figures["per_patient"] = per_patient(
+        if left_out := ", ".join(_left_out(samples)):
+            notes.append(f"ci95 leaves out resamples where a figure is not defined: {left_out}")
+    figures["per_patient"] = evaluation.per_patient(
         labels, probabilities, patients, threshold=fitted.threshold
     )
     return figures, notes
@@ -177,7 +173,7 @@ def _undefined(figures: Mapping[str, Any], counts: Mapping[str, Confusion]) -> I
             )
     if figures["roc_auc"] is None:
         yield "roc_auc, average_precision: not defined where a class is missing"
-    if figures["calibration"]["raw"]["slope"] is None:
+    if any(kind["slope"] is None for kind in figures["calibration"].values()):
         yield f"calibration slope, intercept: {NO_LINE}"
 
 
@@ -223,61 +219,3 @@ def _left_out(samples: Mapping[str, Any], where: str = "") -> Iterator[str]:
             yield from _left_out(values, f" {name.replace('_', ' ')}")
         elif FEW < (share := np.mean(np.isnan(values))) < 1:
             yield f"{name}{where} ({share:.0%})"
-
-
-def per_patient(
-    labels: Labels, probabilities: Probabilities, patients: Sequence[str], *, threshold: float
-) -> list[dict[str, Any]]:
-    """Lists the patients, the worst first.
-
-    Worst is the lowest balanced accuracy at the threshold, or, where a patient has patches of one
-    class alone, the lowest of the one figure that is defined; then the more patches.
-
-    Args:
-        labels: 0 benign, 1 malignant, shape (patches,).
-        probabilities: Of class 1, shape (patches,).
-        patients: Each patch's patient.
-        threshold: For sensitivity and specificity.
-    """
-    rows = []
-    names, owner = np.unique(np.asarray(patients), return_inverse=True)
-    for number, patient in enumerate(names):
-        own = owner == number
-        counts = evaluation.confusion(labels[own], probabilities[own], threshold=threshold)
-        row = {
-            "patient": str(patient),
-            "patches": int(own.sum()),
-            "prevalence": float(np.mean(labels[own] == 1)),
-            "sensitivity": counts.sensitivity,
-            "specificity": counts.specificity,
-            "roc_auc": evaluation.roc_auc(labels[own], probabilities[own]),
-        }
-        defined = [rate for rate in (counts.sensitivity, counts.specificity) if rate is not None]
-        rows.append((sum(defined) / len(defined), -row["patches"], row))
-    return [row for _, _, row in sorted(rows, key=lambda item: item[:2])]
-
-
-def lead(
-    labels: Labels,
-    probabilities: Probabilities,
-    rival: Probabilities,
-    patients: Sequence[str],
-    *,
-    resamples: int,
-    seed: int,
-) -> dict[str, Any] | None:
-    """Tells by how much ROC AUC is above a rival's on the same patches.
-
-    Returns:
-        The difference, and its interval over the same resamples for both (None with too few
-        patients); None where a class is missing.
-    """
-    own, other = evaluation.roc_auc(labels, probabilities), evaluation.roc_auc(labels, rival)
-    if own is None or other is None:
-        return None
-    interval = None
-    if len(set(patients)) >= FEWEST_PATIENTS:
-        drawn = bootstrap.draw(patients, resamples=resamples, seed=seed)
-        areas = [bootstrap.areas(labels, scores, drawn)[0] for scores in (probabilities, rival)]
-        interval = bootstrap.interval(areas[0] - areas[1])
-    return {"roc_auc": own - other, "ci95": interval}

@@ -69,7 +69,9 @@ def _figure_lines(figures: Mapping[str, Any]) -> Iterator[str]:
     intervals = figures["ci95"] or {}
     both = ("at_0.5", "at_validation_threshold")
     threshold = figures["at_validation_threshold"]["threshold"]
-    yield _row("95 % intervals", "at 0.5", f"at {threshold:.4g}, from validation")
+    yield _row(
+        "95 % intervals" if intervals else "", "at 0.5", f"at {threshold:.4g}, from validation"
+    )
     for name in FIGURES:
         cells = [_cell(figures[at][name], intervals.get(at, {}).get(name)) for at in both]
         yield _row(NAMES.get(name, name), *cells)

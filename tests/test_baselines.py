@@ -45,6 +45,26 @@ def test_a_patient_gets_the_share_of_malignant_patches_in_training():
     assert baselines.identity_scores(apart, labels, split="testing") is None
 
 
+def test_lead_is_over_the_same_resamples():
+    labels = np.arange(600) % 2
+    owners = [str(number % 40) for number in range(600)]
+    probabilities = np.random.default_rng(1).random(600, dtype=np.float32) + labels
+    rival = np.random.default_rng(0).random(len(labels), dtype=np.float32)
+    arguments = {"resamples": 100, "seed": 0}
+    ahead = baselines.lead(labels, probabilities, rival, owners, **arguments)
+    assert ahead is not None
+    low, high = ahead["ci95"]
+    assert 0 < low < ahead["roc_auc"] < high
+    assert baselines.lead(labels, rival, rival, owners, **arguments) == {
+        "roc_auc": 0,
+        "ci95": [0, 0],
+    }
+    assert baselines.lead(np.ones_like(labels), rival, rival, owners, **arguments) is None
+    few = baselines.lead(labels, probabilities, rival, ["one"] * len(labels), **arguments)
+    assert few is not None
+    assert few["ci95"] is None
+
+
 def judged(name, own, rival, *, patients=12):
     """The verdict on scores of the same made-up patches; the higher `own`, the better it is."""
     generator = np.random.default_rng(3)

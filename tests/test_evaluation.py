@@ -195,6 +195,34 @@ def test_counts_may_be_arrays_and_undefined_figures_are_then_no_numbers():
         assert getattr(arrays, name) == pytest.approx(expected, nan_ok=True), name
 
 
+def test_patients_stand_worst_first():
+    patients = {
+        # Half of either class right; all benign wrong; everything right; one malignant one wrong.
+        "half": [(0, 0.9), (0, 0.1), (1, 0.9), (1, 0.1)],
+        "benign": [(0, 0.9), (0, 0.8)],
+        "right": [(0, 0.1), (1, 0.6)],
+        "malignant": [(1, 0.9), (1, 0.9), (1, 0.9), (1, 0.2)],
+        "also half": [(1, 0.1), (1, 0.7)],
+    }
+    rows = [(name, *patch) for name, each in patients.items() for patch in each]
+    owners, labels, probabilities = zip(*rows, strict=True)
+    found = evaluation.per_patient(
+        np.array(labels), np.array(probabilities, np.float32), owners, threshold=0.5
+    )
+    names = ["benign", "half", "also half", "malignant", "right"]
+    assert [row["patient"] for row in found] == names
+    assert found[0] == {
+        "patient": "benign",
+        "patches": 2,
+        "prevalence": 0,
+        "sensitivity": None,
+        "specificity": 0,
+        "roc_auc": None,
+    }
+    assert (found[4]["sensitivity"], found[4]["specificity"], found[4]["roc_auc"]) == (1, 1, 1)
+    assert found[3]["sensitivity"] == 0.75
+
+
 def test_figures_need_no_tensorflow():
     program = "import sys, cancernet.evaluation; print('tensorflow' in sys.modules)"
     done = subprocess.run(

@@ -146,34 +146,6 @@ def test_resamples_without_a_figure_are_left_out_with_a_note():
     assert " accuracy" not in note
 
 
-def test_patients_stand_worst_first():
-    patients = {
-        # Half of either class right; all benign wrong; everything right; one malignant one wrong.
-        "half": [(0, 0.9), (0, 0.1), (1, 0.9), (1, 0.1)],
-        "benign": [(0, 0.9), (0, 0.8)],
-        "right": [(0, 0.1), (1, 0.6)],
-        "malignant": [(1, 0.9), (1, 0.9), (1, 0.9), (1, 0.2)],
-        "also half": [(1, 0.1), (1, 0.7)],
-    }
-    rows = [(name, *patch) for name, each in patients.items() for patch in each]
-    owners, labels, probabilities = zip(*rows, strict=True)
-    found = scorecard.per_patient(
-        np.array(labels), np.array(probabilities, np.float32), owners, threshold=0.5
-    )
-    names = ["benign", "half", "also half", "malignant", "right"]
-    assert [row["patient"] for row in found] == names
-    assert found[0] == {
-        "patient": "benign",
-        "patches": 2,
-        "prevalence": 0,
-        "sensitivity": None,
-        "specificity": 0,
-        "roc_auc": None,
-    }
-    assert (found[4]["sensitivity"], found[4]["specificity"], found[4]["roc_auc"]) == (1, 1, 1)
-    assert found[3]["sensitivity"] == 0.75
-
-
 def test_threshold_and_line_are_fitted_on_validation():
     labels, probabilities, _ = patches()
     fitted, notes = scorecard.fit(list(labels), probabilities, measure="f1")
@@ -189,7 +161,7 @@ def test_threshold_and_line_are_fitted_on_validation():
     [
         ([0, 1], [0.3, 0.3], 0.5, ("stays 0.5", "not recalibrated: no line")),
         ([0, 0], [0.3, 0.4], 0.5, ("stays 0.5", "not recalibrated: no line")),
-        ([0, 1, 0, 1], [0.4, 0.3, 0.8, 0.7], None, ("its slope, -",)),
+        ([0, 1, 0, 1], [0.4, 0.3, 0.8, 0.7], None, ("the slope, -",)),
     ],
     ids=["constant", "one class", "upside down"],
 )
@@ -201,24 +173,6 @@ def test_what_cannot_be_fitted_is_said(labels, probabilities, threshold, words):
     assert len(notes) == len(words)
     for note, word in zip(notes, words, strict=True):
         assert word in note
-
-
-def test_lead_is_over_the_same_resamples():
-    labels, probabilities, owners = patches(patients=40)
-    rival = np.random.default_rng(0).random(len(labels), dtype=np.float32)
-    arguments = {"resamples": 100, "seed": 0}
-    ahead = scorecard.lead(labels, probabilities, rival, owners, **arguments)
-    assert ahead is not None
-    low, high = ahead["ci95"]
-    assert 0 < low < ahead["roc_auc"] < high
-    assert scorecard.lead(labels, rival, rival, owners, **arguments) == {
-        "roc_auc": 0,
-        "ci95": [0, 0],
-    }
-    assert scorecard.lead(np.ones_like(labels), rival, rival, owners, **arguments) is None
-    few = scorecard.lead(labels, probabilities, rival, ["one"] * len(labels), **arguments)
-    assert few is not None
-    assert few["ci95"] is None
 
 
 @pytest.mark.parametrize(

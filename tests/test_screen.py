@@ -37,7 +37,7 @@ def test_screen_shows_both_thresholds_in_columns():
     for shown in (validation, testing):
         assert re.search(r"at 0\.5 +at 0\.\d+, from validation\n", shown)
         assert re.search(r"\n +raw +recalibrated\n", shown)
-        rows = re.findall(r"^(?:95 %|accuracy|MCC|Brier| +raw).*$", shown, re.MULTILINE)
+        rows = re.findall(r"^(?: +at|accuracy|MCC|Brier| +raw).*$", shown, re.MULTILINE)
         assert len(rows) >= 5
         for row_shown in rows:
             assert row_shown[18] == row_shown[45] == " "
