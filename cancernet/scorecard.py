@@ -125,14 +125,14 @@ def score(
     notes = list(_undefined(figures, counts))
     if figures["patients"] < FEWEST_PATIENTS or figures["patches"] < FEWEST_PATCHES:
         notes.append(
-            f"with {figures['patches']:,} patches of {figures['patients']} patients chance alone "
-            "makes the expected calibration error too high"
+            "chance alone makes the expected calibration error too high with few patches "
+            f"({figures['patches']:,}) or patients ({figures['patients']})"
         )
     if figures["patients"] < FEWEST_PATIENTS:
         figures["ci95"] = None
         notes.append(
-            f"no intervals (ci95): {figures['patients']} patients are too few to resample, it "
-            f"takes {FEWEST_PATIENTS}"
+            f"no intervals (ci95): they take {FEWEST_PATIENTS} patients, "
+            f"found {figures['patients']}"
         )
     else:
         drawn = bootstrap.draw(patients, resamples=resamples, seed=seed)

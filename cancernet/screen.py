@@ -33,9 +33,10 @@ def lines(
     judged = "testing" if "testing" in probabilities else "validation"
     for split in dict.fromkeys(("validation", judged)):
         figures = metrics[split]
+        patients = figures["patients"]
         yield ""
         yield (
-            f"{split.capitalize()}: {figures['patients']:,} patients, "
+            f"{split.capitalize()}: {patients:,} patient{'s' if patients > 1 else ''}, "
             f"{figures['patches']:,} patches, {figures['prevalence']:.1%} malignant. "
             "Class 1, malignant, is positive."
         )

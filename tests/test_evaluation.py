@@ -157,8 +157,9 @@ def best_by_trying(labels, probabilities, measure):
 
 @settings(deadline=None, max_examples=100)
 @given(labels_and_probabilities(), st.sampled_from(evaluation.MEASURES))
-@example((np.array([1, 0]), np.array([0, 2**-149], dtype=np.float32)), "accuracy")
-@example((np.array([0, 1]), np.array([1 - 2**-24, 1], dtype=np.float32)), "mcc")
+@example((np.array([0, 1]), np.array([0, 2**-149], dtype=np.float32)), "accuracy")
+@example((np.array([0, 1]), np.array([1 - 2**-23, 1 - 2**-24], dtype=np.float32)), "mcc")
+@example((np.array([0, 1]), np.array([1 - 2**-24, 1], dtype=np.float32)), "f1")
 def test_no_cut_is_better_than_the_threshold(patches, measure):
     labels, probabilities = patches
     threshold = evaluation.choose_threshold(labels, probabilities, measure=measure)

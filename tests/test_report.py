@@ -131,7 +131,7 @@ def test_an_empty_testing_split_is_null_with_a_note():
     assert metrics["testing"] is None
     assert metrics["validation"]["patches"] == 7
     assert any(re.search(r"^testing.*empty", note) for note in metrics["notes"])
-    assert not any(note.startswith("testing: with") for note in metrics["notes"])
+    assert not any(note.startswith("testing: chance") for note in metrics["notes"])
 
 
 def test_a_figure_that_is_not_defined_is_noted_with_its_split():
@@ -162,7 +162,7 @@ def test_baselines_are_judged_on_testing_or_else_on_validation():
     assert colour["roc_auc"] == pytest.approx(1 - metrics["testing"]["roc_auc"])
     assert any("patient_identity" in note for note in metrics["notes"])
     # The patients are as few for the baseline: that is said once.
-    assert sum("too few" in note for note in metrics["notes"]) == 2
+    assert sum("ci95" in note for note in metrics["notes"]) == 2
     metrics = metrics_of(*without_testing(), baselines=baselines)
     assert metrics["baselines"]["colour"]["split"] == "validation"
 

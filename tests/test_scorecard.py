@@ -61,8 +61,15 @@ def test_names_are_those_of_metrics_json():
     for kind in ("raw", "recalibrated"):
         assert figures["calibration"][kind].keys() == {"brier", "ece", "slope", "intercept"}
         assert figures["ci95"]["calibration"][kind].keys() == {"brier", "ece"}
+        low, high = figures["ci95"]["calibration"][kind]["brier"]
+        assert low < figures["calibration"][kind]["brier"] < high
+    raw, recalibrated = figures["ci95"]["calibration"].values()
+    assert raw != recalibrated
+    assert figures["per_patient"] == evaluation.per_patient(
+        labels, probabilities, owners, threshold=0.625
+    )
     assert len(notes) == 1
-    assert "360 patches" in notes[0]
+    assert "few patches (360)" in notes[0]
     assert "calibration error" in notes[0]
 
 
@@ -95,7 +102,7 @@ def test_the_seed_fixes_the_intervals():
 def test_fewer_than_ten_patients_have_no_intervals_and_a_note():
     figures, notes = score(*patches(patients=9))
     assert figures["ci95"] is None
-    assert any("9 patients are too few" in note for note in notes)
+    assert any("10 patients, found 9" in note for note in notes)
     assert score(*patches(patients=10))[0]["ci95"] is not None
 
 
