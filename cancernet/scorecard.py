@@ -143,6 +143,11 @@ def score(
     figures["per_patient"] = evaluation.per_patient(
         labels, probabilities, patients, threshold=fitted.threshold
     )
+    if single := sum(row["roc_auc"] is None for row in figures["per_patient"]):
+        notes.append(
+            "per_patient is null where a patient has patches of one class alone, as "
+            f"{single} of {figures['patients']} have"
+        )
     return figures, notes
 
 

@@ -106,6 +106,13 @@ def test_fewer_than_ten_patients_have_no_intervals_and_a_note():
     assert score(*patches(patients=10))[0]["ci95"] is not None
 
 
+def test_patients_of_one_class_are_noted():
+    labels, probabilities, owners = patches()
+    labels[:30] = 0
+    _, notes = score(labels, probabilities, owners)
+    assert any("patches of one class alone, as 1 of 12 have" in note for note in notes)
+
+
 @pytest.mark.parametrize(
     ("labels", "probabilities", "undefined", "defined"),
     [
