@@ -12,7 +12,7 @@ import argparse
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from cancernet import config, console
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # What takes seconds to import waits until the command line h
     from cancernet.augmentation import Augmentation
     from cancernet.dataset import Row
     from cancernet.evaluation import Probabilities
+    from cancernet.scorecard import Fitted
 
 
 Result = TypeVar("Result")
@@ -261,6 +262,48 @@ def score_baselines(
     }
 
 
+def write_report(
+    run: Path,
+    metrics: dict[str, Any],
+    splits: dict[str, list[Row]],
+    probabilities: dict[str, Probabilities],
+    fitted: Fitted,
+    **others: Any,
+) -> None:
+    """Draws the figures, writes the page and the tables, and metrics.json last.
+
+    Figures and page are of testing, or of validation where that is empty.
+    """
+    import numpy as np
+
+    from cancernet import calibration, files, page, plots, report
+
+    calibrated = {
+        split: calibration.recalibrate(values, fitted.recalibration)
+        for split, values in probabilities.items()
+    }
+    split = "testing" if splits["testing"] else "validation"
+    plots.plot_history(others["history"], run / files.PLOT_FILE, sample=metrics["sample"])
+    plots.plot_scores(
+        run,
+        split=split,
+        figures=metrics[split],
+        labels=np.array([row.label for row in splits[split]]),
+        probabilities=probabilities[split],
+        calibrated=calibrated[split],
+        sample=metrics["sample"],
+    )
+    page.write_page(
+        run,
+        metrics=metrics,
+        splits=splits,
+        probabilities=probabilities,
+        calibrated=calibrated,
+        **others,
+    )
+    report.write_run(run, metrics, splits["testing"], probabilities.get("testing"), fitted)
+
+
 def main() -> None:
     """Trains, tests and reports."""
     began = time.perf_counter()
@@ -270,13 +313,14 @@ def main() -> None:
     # 1. Data
     constants = settings(arguments)
     splits, build = dataset.open_dataset(arguments.dataset)
+    exclusions = dataset.read_exclusions(arguments.dataset)
     if build["sample"]:
         print(console.SAMPLE_NOTICE, flush=True)
     run = files.begin_run(arguments.output, plot_copy=arguments.plot)
 
     # These take seconds to import: after all that can be refused at once.
     console.prepare_tensorflow()
-    from cancernet import devices, plots, report, screen
+    from cancernet import devices, report, screen
 
     # 2. Network and training
     strategy = devices.strategy()
@@ -286,7 +330,6 @@ def main() -> None:
     history, notes = train(
         network, twin, batches, labels, arguments=arguments, run=run, sample=build["sample"]
     )
-    plots.plot_history(history, run / files.PLOT_FILE, sample=build["sample"])
 
     # 3. Scores of the best epoch, and without a network
     seconds = {"training": time.perf_counter() - began}
@@ -307,10 +350,11 @@ def main() -> None:
         seconds=seconds,
         notes=notes + more,
     )
-    report.write_run(run, metrics, splits["testing"], probabilities.get("testing"), fitted)
+    others = {"history": history, "exclusions": exclusions, "dataset": arguments.dataset}
+    write_report(run, metrics, splits, probabilities, fitted, **others)
     files.finish_run(run, arguments.output, plot_copy=arguments.plot)
     print(*screen.lines(metrics, splits, probabilities), sep="\n")
-    print(f"\nModel, figures and plot: {arguments.output}")
+    print(f"\nModel, figures and page: {arguments.output}, see {files.PAGE_FILE} first")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-GO = "go"
+GO, READY = "go", "ready"
 
 
 def serve(work: Callable[[], float]) -> None:
@@ -21,7 +21,7 @@ def serve(work: Callable[[], float]) -> None:
         work: Does it once and tells what was reached, such as patches a second.
     """
     work()
-    print("ready", flush=True)
+    print(READY, flush=True)
     for _ in sys.stdin:
         print(work(), flush=True)
     print(peak_megabytes(), flush=True)
@@ -59,26 +59,27 @@ class Worker:
             stderr=subprocess.DEVNULL,
             text=True,
         )
-        self._expect("ready")
+        while self._read() != READY:
+            pass  # What libraries print while it starts.
 
-    def _expect(self, wanted: str = "") -> str:
+    def _read(self) -> str:
         assert self._process.stdout is not None
-        line = self._process.stdout.readline().strip()
-        if not line or (wanted and line != wanted):
+        line = self._process.stdout.readline()
+        if not line:
             sys.exit(f"{self._process.args!r} stopped: run it by hand to see why.")
-        return line
+        return line.strip()
 
     def work(self) -> None:
         """Has the process do its work once."""
         assert self._process.stdin is not None
         print(GO, file=self._process.stdin, flush=True)
-        self.reached.append(float(self._expect()))
+        self.reached.append(float(self._read()))
 
     def close(self) -> None:
         """Ends the process and notes its memory."""
         assert self._process.stdin is not None
         self._process.stdin.close()
-        self.megabytes = float(self._expect())
+        self.megabytes = float(self._read())
         self._process.wait()
 
 

@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from cancernet.console import InputError
+from cancernet.originals import Exclusion
 from cancernet.splitting import SPLITS
 
 MANIFEST, EXCLUDED, BUILD = "manifest.csv", "excluded.csv", "build.json"
@@ -106,14 +107,35 @@ def read_build(dataset: Path) -> dict[str, Any]:
     return build
 
 
+def read_exclusions(dataset: Path) -> list[Exclusion]:
+    """Reads excluded.csv: the files left out, sorted by source.
+
+    Raises:
+        InputError: It is missing or damaged.
+    """
+    return [Exclusion(*line) for line in _read_table(dataset / EXCLUDED, Exclusion)]
+
+
 def _read_manifest(path: Path) -> list[Row]:
-    names = [field.name for field in fields(Row)]
+    lines = _read_table(path, Row)
+    try:
+        return [_parse_row(line) for line in lines]
+    except ValueError as error:
+        raise InputError(f"{path} is damaged: {error}. Build the data set again.") from error
+
+
+def _read_table(path: Path, kind: type) -> list[list[str]]:
+    """Reads the rows of a CSV file whose columns are the fields of a dataclass."""
+    names = [field.name for field in fields(kind)]
     try:
         with path.open(newline="", encoding="utf-8") as file:
             header, *lines = csv.reader(file, strict=True)
         if header != names:
             raise ValueError(f"its columns are {header}, expected {names}")
-        return [_parse_row(line) for line in lines]
+        for line in lines:
+            if len(line) != len(names):
+                raise ValueError(f"a row has {len(line)} fields: {line}")
+        return lines
     except FileNotFoundError as error:
         raise InputError(f"There is no {path}. Build the data set again.") from error
     except (ValueError, csv.Error) as error:
@@ -121,8 +143,6 @@ def _read_manifest(path: Path) -> list[Row]:
 
 
 def _parse_row(line: Sequence[str]) -> Row:
-    if len(line) != len(fields(Row)):
-        raise ValueError(f"a row has {len(line)} fields: {line}")
     split, label, patient, x, y, source, file, size, sha256 = line
     path = PurePosixPath(file)
     if split not in SPLITS or label not in ("0", "1") or path.is_absolute() or ".." in path.parts:

@@ -9,7 +9,7 @@ from cancernet.console import InputError
 
 # The last file of a run: where it stands, the run is finished. And the first one, an epoch old.
 LAST_FILE, FIRST_FILE = "metrics.json", "history.csv"
-PLOT_FILE = "plot.png"
+PLOT_FILE, PAGE_FILE = "plot.png", "report.html"
 
 
 @contextmanager

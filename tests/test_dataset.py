@@ -10,6 +10,7 @@ from test_building import build, files_below
 from cancernet import dataset
 from cancernet.console import InputError
 from cancernet.dataset import Row
+from cancernet.originals import Exclusion
 
 
 def row(split: str, label: int, patient: str, name: str, sha256: str) -> Row:
@@ -162,6 +163,20 @@ def test_an_edited_manifest_is_refused(built: Path, column: str, value: str) -> 
         writer.writerows(rows)
     with pytest.raises(InputError, match="damaged"):
         dataset.open_dataset(built)
+
+
+def test_files_left_out_are_read_as_they_were_written(built: Path) -> None:
+    path = built / "excluded.csv"
+    with path.open("a", newline="") as file:
+        csv.writer(file).writerow(("a, <b>.png", "too small", "3 x 4"))
+    assert dataset.read_exclusions(built)[-1] == Exclusion("a, <b>.png", "too small", "3 x 4")
+    with path.open("a") as file:
+        file.write("one field\n")
+    with pytest.raises(InputError, match="damaged"):
+        dataset.read_exclusions(built)
+    path.unlink()
+    with pytest.raises(InputError, match=r"excluded\.csv"):
+        dataset.read_exclusions(built)
 
 
 def test_a_row_moved_to_another_split_is_noticed(built: Path) -> None:

@@ -25,14 +25,14 @@ FLOORS = (
         "devices",
     },
     {"originals", "evaluation", "pipeline"},
-    {"dataset", "summary", "plots", "training", "calibration"},
-    {"building", "bootstrap", "screen"},
+    {"dataset", "summary", "training", "calibration"},
+    {"building", "bootstrap", "screen", "plots"},
     {"scorecard"},
     {"baselines"},
-    {"report"},
+    {"report", "page"},
 )
 WITHOUT_TENSORFLOW = (
-    *("patches", "splitting", "originals", "dataset", "building"),
+    *("patches", "splitting", "originals", "dataset", "building", "plots", "page"),
     *("evaluation", "calibration", "bootstrap", "scorecard", "baselines", "report", "screen"),
 )
 

@@ -215,6 +215,7 @@ def test_the_sample_is_marked_everywhere(sample_run: Path) -> None:
     for name in ("build.txt", "train.txt"):
         assert (sample_run / name).read_text().startswith("SYNTHETIC SAMPLE")
     assert json.loads((sample_run / "datasets/idc/build.json").read_text())["sample"]
+    assert "SYNTHETIC SAMPLE" in (sample_run / "output/report.html").read_text(encoding="utf-8")
     for name in ("metrics.json", "cancernet.json"):
         assert json.loads((sample_run / "output" / name).read_text())["sample"]
 
@@ -228,6 +229,11 @@ def test_training_leaves_the_promised_files(sample_run: Path) -> None:
         "plot.png",
         "metrics.json",
         "predictions.csv",
+        "confusion_matrix.png",
+        "roc.png",
+        "precision_recall.png",
+        "calibration.png",
+        "report.html",
     }
     assert [row["epoch"] for row in read_csv(output / "history.csv")] == ["1", "2"]
     assert (output / "plot.png").read_bytes().startswith(b"\x89PNG")
@@ -354,6 +360,8 @@ def test_without_testing_patients_validation_is_reported(
     assert any("testing" in note for note in metrics["notes"])
     assert len((tmp_path / "output/predictions.csv").read_text().splitlines()) == 1
     assert (tmp_path / "my plot.png").is_file()
+    page = (tmp_path / "output/report.html").read_text(encoding="utf-8")
+    assert "The testing split is empty" in page
 
     # A finished run is replaced, an unfinished one is not.
     again = run(TRAIN, "--epochs", "1", cwd=tmp_path)
