@@ -12,7 +12,7 @@ import argparse
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from cancernet import config, console
 
@@ -27,6 +27,16 @@ if TYPE_CHECKING:  # What takes seconds to import waits until the command line h
 
 
 Result = TypeVar("Result")
+
+
+class Trained(NamedTuple):
+    """What training leaves for the report."""
+
+    twin: keras.Model
+    scoring: dict[str, tf.data.Dataset]  # The batches of validation and testing.
+    history: list[dict[str, float]]  # The rows of history.csv.
+    notes: list[str]
+
 
 # What build_dataset.py used of the configuration stands in build.json.
 BUILD_CONSTANTS = {
@@ -84,6 +94,11 @@ def parse_arguments() -> argparse.Namespace:
         metavar="FILE",
         help="where a copy of the plot goes (default: plot.png in the output directory alone)",
     )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with the run in the output directory after its last finished epoch",
+    )
     return parser.parse_args()
 
 
@@ -122,42 +137,53 @@ def make_augmentation() -> Augmentation:
     )
 
 
-def make_batches(
-    arguments: argparse.Namespace, splits: dict[str, list[Row]], *, devices: int
-) -> dict[str, tf.data.Dataset]:
-    """Makes the batches of every split that has patches; training alone is shuffled and warped."""
+def reading(arguments: argparse.Namespace, devices: int) -> dict[str, Any]:
+    """Says how patches are read, whatever they are read for."""
     from keras.config import image_data_format
 
-    from cancernet import pipeline
-
-    paths = {
-        split: [arguments.dataset / row.file for row in rows] for split, rows in splits.items()
-    }
-    reading = {
+    return {
         "image_size": (config.IMAGE_HEIGHT, config.IMAGE_WIDTH),
         "batch_size": arguments.batch_size,
         "data_format": image_data_format(),
         "devices": devices,
     }
-    batches = {
-        split: pipeline.scoring_batches(paths[split], **reading)
+
+
+def make_scoring_batches(
+    arguments: argparse.Namespace, splits: dict[str, list[Row]], *, devices: int
+) -> dict[str, tf.data.Dataset]:
+    """Makes the batches of validation and, where it has patches, of testing."""
+    from cancernet import pipeline
+
+    return {
+        split: pipeline.scoring_batches(
+            [arguments.dataset / row.file for row in splits[split]], **reading(arguments, devices)
+        )
         for split in ("validation", "testing")
-        if paths[split]
+        if splits[split]
     }
-    batches["training"] = pipeline.training_batches(
-        paths["training"],
-        [row.label for row in splits["training"]],
+
+
+def make_training_batches(
+    arguments: argparse.Namespace, rows: list[Row], *, devices: int, first_epoch: int
+) -> tf.data.Dataset:
+    """Makes the batches of the training split, shuffled and warped."""
+    from cancernet import pipeline
+
+    return pipeline.training_batches(
+        [arguments.dataset / row.file for row in rows],
+        [row.label for row in rows],
         augmentation=make_augmentation(),
         seed=config.SEED,
         epochs=arguments.epochs,
-        cache_bytes=config.DECODE_CACHE_MB * 10**6,
-        **reading,
+        first_epoch=first_epoch,
+        cache_bytes=int(config.DECODE_CACHE_MB * 10**6),
+        **reading(arguments, devices),
     )
-    return batches
 
 
 def make_networks(epochs: int, strategy: tf.distribute.Strategy) -> tuple[keras.Model, keras.Model]:
-    """Builds and compiles the network as configured, and its faster twin, which is trained."""
+    """Builds the network as configured, to be saved, and its faster twin, compiled for training."""
     from keras.utils import set_random_seed
 
     from cancernet import devices, fused, training
@@ -177,7 +203,6 @@ def make_networks(epochs: int, strategy: tf.distribute.Strategy) -> tuple[keras.
     )
     set_random_seed(config.SEED)
     network = CancerNet.build(**size)
-    training.compile_published(network, learning_rate=config.LEARNING_RATE, epochs=epochs)
     mixed = devices.mixed_precision(config.PRECISION)
     with strategy.scope():
         twin = fused.twin(network, mixed_precision=mixed)
@@ -187,31 +212,63 @@ def make_networks(epochs: int, strategy: tf.distribute.Strategy) -> tuple[keras.
     return network, twin
 
 
+def run_inputs(arguments: argparse.Namespace, constants: dict[str, object]) -> dict[str, object]:
+    """Lists what the trained weights depend on: a run is resumed with the same alone."""
+    import hashlib
+
+    from cancernet import dataset, report
+
+    manifest = (arguments.dataset / dataset.MANIFEST).read_bytes()
+    places = {"BASE_PATH", "OUTPUT_PATH"}
+    versions = {name: is_ for name, is_ in report.versions().items() if name != "platform"}
+    return (
+        {name: value for name, value in constants.items() if name not in places}
+        | versions
+        | {dataset.MANIFEST: hashlib.sha256(manifest).hexdigest()}
+    )
+
+
 def train(
-    network: keras.Model,
-    twin: keras.Model,
-    batches: dict[str, tf.data.Dataset],
-    labels: dict[str, list[int]],
-    *,
     arguments: argparse.Namespace,
+    splits: dict[str, list[Row]],
+    *,
     run: Path,
     sample: bool,
-) -> tuple[list[dict[str, float]], list[str]]:
-    """Trains the twin, logs and saves the network; gives the rows of history.csv and the notes."""
-    from cancernet import training
+    inputs: dict[str, object],
+) -> Trained:
+    """Trains the network's faster twin; logs and saves the network itself."""
+    import tensorflow as tf
 
+    from cancernet import checkpoint, devices, training
+
+    if config.DETERMINISTIC:
+        tf.config.experimental.enable_op_determinism()
+    strategy = devices.strategy()
+    network, twin = make_networks(arguments.epochs, strategy)
+    count = strategy.num_replicas_in_sync
+    scoring = make_scoring_batches(arguments, splits, devices=count)
+    labels = {split: [row.label for row in rows] for split, rows in splits.items()}
     log = training.EpochLog(
-        batches["validation"], labels["validation"], run=run, sample=sample, network=network
+        scoring["validation"],
+        labels["validation"],
+        run=run,
+        sample=sample,
+        network=network,
+        checkpoints=checkpoint.Checkpoints(run, inputs),
     )
+    if arguments.resume:
+        log.resume(twin)
     notes = training.fit(
         twin,
-        batches["training"],
+        make_training_batches(
+            arguments, splits["training"], devices=count, first_epoch=len(log.rows)
+        ),
         labels=labels["training"],
         epochs=arguments.epochs,
         batch_size=arguments.batch_size,
         log=log,
     )
-    return log.rows, notes
+    return Trained(twin, scoring, log.rows, notes)
 
 
 def timed(function: Callable[..., Result], *arguments: object) -> tuple[Result, float]:
@@ -220,17 +277,16 @@ def timed(function: Callable[..., Result], *arguments: object) -> tuple[Result, 
     return function(*arguments), time.perf_counter() - began
 
 
-def score_best_epoch(
-    run: Path, twin: keras.Model, batches: dict[str, tf.data.Dataset]
-) -> dict[str, Probabilities]:
+def score_best_epoch(run: Path, trained: Trained) -> dict[str, Probabilities]:
     """Computes the probabilities of validation and, where there is one, of testing."""
     from keras.models import load_model
 
-    from cancernet import training
+    from cancernet import files, training
 
-    twin.set_weights(load_model(run / training.MODEL_FILE).get_weights())
-    scored = [split for split in ("validation", "testing") if split in batches]
-    return {split: training.predict(twin, batches[split]) for split in scored}
+    trained.twin.set_weights(load_model(run / files.MODEL_FILE).get_weights())
+    return {
+        split: training.predict(trained.twin, batches) for split, batches in trained.scoring.items()
+    }
 
 
 def score_baselines(
@@ -268,6 +324,7 @@ def write_report(
     splits: dict[str, list[Row]],
     probabilities: dict[str, Probabilities],
     fitted: Fitted,
+    trained_with: dict[str, object] | None,
     **others: Any,
 ) -> None:
     """Draws the figures, writes the page and the tables, and metrics.json last.
@@ -301,7 +358,14 @@ def write_report(
         calibrated=calibrated,
         **others,
     )
-    report.write_run(run, metrics, splits["testing"], probabilities.get("testing"), fitted)
+    report.write_run(
+        run,
+        metrics,
+        splits["testing"],
+        probabilities.get("testing"),
+        fitted,
+        trained_with=trained_with,
+    )
 
 
 def main() -> None:
@@ -316,27 +380,23 @@ def main() -> None:
     exclusions = dataset.read_exclusions(arguments.dataset)
     if build["sample"]:
         print(console.SAMPLE_NOTICE, flush=True)
-    run = files.begin_run(arguments.output, plot_copy=arguments.plot)
+    run = files.begin_run(arguments.output, plot_copy=arguments.plot, resume=arguments.resume)
 
-    # These take seconds to import: after all that can be refused at once.
+    # 2. Network and training; this takes seconds to import, after all that can be refused at once.
     console.prepare_tensorflow()
-    from cancernet import devices, report, screen
+    from cancernet import report, screen
 
-    # 2. Network and training
-    strategy = devices.strategy()
-    network, twin = make_networks(arguments.epochs, strategy)
-    batches = make_batches(arguments, splits, devices=strategy.num_replicas_in_sync)
-    labels = {split: [row.label for row in rows] for split, rows in splits.items()}
-    history, notes = train(
-        network, twin, batches, labels, arguments=arguments, run=run, sample=build["sample"]
-    )
+    inputs = run_inputs(arguments, constants)
+    trained = train(arguments, splits, run=run, sample=build["sample"], inputs=inputs)
 
     # 3. Scores of the best epoch, and without a network
     seconds = {"training": time.perf_counter() - began}
-    probabilities, seconds["scoring"] = timed(score_best_epoch, run, twin, batches)
+    probabilities, seconds["scoring"] = timed(score_best_epoch, run, trained)
     baselines, seconds["baselines"] = timed(score_baselines, arguments, splits)
-    measure = config.THRESHOLD_MEASURE
-    fitted, more = scorecard.fit(labels["validation"], probabilities["validation"], measure=measure)
+    labels = [row.label for row in splits["validation"]]
+    fitted, more = scorecard.fit(
+        labels, probabilities["validation"], measure=config.THRESHOLD_MEASURE
+    )
 
     # 4. Report
     metrics = report.make_metrics(
@@ -348,11 +408,17 @@ def main() -> None:
         build=build,
         config=constants,
         seconds=seconds,
-        notes=notes + more,
+        notes=trained.notes + more,
     )
-    others = {"history": history, "exclusions": exclusions, "dataset": arguments.dataset}
-    write_report(run, metrics, splits, probabilities, fitted, **others)
-    files.finish_run(run, arguments.output, plot_copy=arguments.plot)
+    others = {
+        "history": trained.history,
+        "exclusions": exclusions,
+        "dataset": arguments.dataset,
+    }
+    stopped = len(trained.history) < arguments.epochs
+    trained_with = None if stopped else inputs
+    write_report(run, metrics, splits, probabilities, fitted, trained_with, **others)
+    files.finish_run(run, arguments.output, plot_copy=arguments.plot, resumable=stopped)
     print(*screen.lines(metrics, splits, probabilities), sep="\n")
     print(f"\nModel, figures and page: {arguments.output}, see {files.PAGE_FILE} first")
 

@@ -21,22 +21,23 @@ from cancernet import config, console, dataset
 
 def train(arguments: argparse.Namespace, name: str, seed: int) -> float:
     """Trains as train_model.py does and tells the ROC AUC on validation after the last epoch."""
-    from cancernet import devices
+    import keras
+
+    from cancernet import fused
 
     config.SEED = seed
     splits, build = dataset.open_dataset(arguments.dataset)
-    network, twin = train_model.make_networks(arguments.epochs, devices.strategy())
-    with tempfile.TemporaryDirectory() as run, contextlib.redirect_stdout(io.StringIO()):
-        history, _ = train_model.train(
-            network,
-            network if name == "stock" else twin,
-            train_model.make_batches(arguments, splits, devices=1),
-            {split: [row.label for row in rows] for split, rows in splits.items()},
-            arguments=arguments,
-            run=Path(run),
-            sample=build["sample"],
-        )
-    return history[-1]["val_roc_auc"]
+    make_twin = fused.twin
+    if name == "stock":
+        fused.twin = lambda network, **_: keras.models.clone_model(network)
+    try:
+        with tempfile.TemporaryDirectory() as run, contextlib.redirect_stdout(io.StringIO()):
+            trained = train_model.train(
+                arguments, splits, run=Path(run), sample=build["sample"], inputs={}
+            )
+    finally:
+        fused.twin = make_twin
+    return trained.history[-1]["val_roc_auc"]
 
 
 def main() -> None:
@@ -49,6 +50,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=console.positive_integer, default=5, metavar="N")
     parser.add_argument("--batch-size", type=console.positive_integer, default=config.BATCH_SIZE)
     arguments = parser.parse_args()
+    arguments.resume = False
     console.prepare_tensorflow()
     found: dict[str, list[float]] = {"stock": [], "twin": []}
     for seed in range(1, arguments.seeds + 1):

@@ -72,6 +72,10 @@ BATCH_SIZE = 32
 # the CPU. "float32" or "mixed": that, whatever there is. The saved network is float32 always.
 PRECISION = "auto"
 
+# Two runs of the same seed and data on one machine give the same weights to the bit. False lets
+# TensorFlow take kernels that may round otherwise from run to run.
+DETERMINISTIC = True
+
 # The decoded training patches are kept in memory where they need no more than this many megabytes
 # (7 for 1,000 patches of 48 x 48 pixels). 0: they are read anew in each epoch.
 DECODE_CACHE_MB = 0

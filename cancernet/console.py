@@ -5,9 +5,12 @@ Standard library only (tqdm is imported when a bar is made), so that `--help` an
 
 import argparse
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TypeVar
 
 DONE, BAD_INPUT, INTERRUPTED = 0, 2, 130
@@ -56,6 +59,28 @@ def run(main: Callable[[], None]) -> None:
         print("Stopped.", file=sys.stderr)
         sys.exit(INTERRUPTED)
     sys.exit(DONE)
+
+
+@contextmanager
+def first_ctrl_c() -> Iterator[threading.Event]:
+    """Has the first Ctrl-C set an event instead of raising; a second one stops at once.
+
+    Only in the main thread, which alone is told of signals: elsewhere nothing changes.
+    """
+    pressed = threading.Event()
+
+    def note(_signal: int, _frame: object) -> None:
+        pressed.set()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield pressed
+        return
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield pressed
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def prepare_tensorflow() -> None:

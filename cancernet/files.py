@@ -1,5 +1,6 @@
 """Where a run's files go: a stop at any moment leaves whole files and loses no older run."""
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,29 +8,37 @@ from pathlib import Path
 
 from cancernet.console import InputError
 
-# The last file of a run: where it stands, the run is finished. And the first one, an epoch old.
-LAST_FILE, FIRST_FILE = "metrics.json", "history.csv"
+# A run's first file, an epoch old, and its last one; checkpoints are there while epochs are left.
+HISTORY_FILE, LAST_FILE, CHECKPOINTS = "history.csv", "metrics.json", "checkpoint"
+MODEL_FILE, CARD_FILE = "cancernet.keras", "cancernet.json"
 PLOT_FILE, PAGE_FILE = "plot.png", "report.html"
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yields a path beside `path` to write to, and puts what was written there in its place."""
+    """Yields a path beside `path` to write to, and puts what was written there in its place.
+
+    What was written is on the disk before it is put there, so that a loss of power leaves the old
+    file or the new one.
+    """
     beside = path.with_name(f".new-{path.name}")
     try:
         yield beside
+        with beside.open("rb+") as file:
+            os.fsync(file.fileno())
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
 
 
-def begin_run(output: Path, *, plot_copy: Path | None = None) -> Path:
-    """Makes the directory that a new run writes to, which can be written to.
+def begin_run(output: Path, *, plot_copy: Path | None = None, resume: bool = False) -> Path:
+    """Makes the directory that a run writes to, which can be written to.
 
     Args:
-        output: The output directory. Where it holds a finished run, the new one is written beside
+        output: The output directory. Where it holds a finished run, a new one is written beside
             it, so that the old one stays whole until `finish_run`.
         plot_copy: Where a copy of the plot will go, if anywhere.
+        resume: Go on with the run that is there, be it unfinished or finished, or begin one.
 
     Returns:
         The directory to write to.
@@ -44,11 +53,16 @@ def begin_run(output: Path, *, plot_copy: Path | None = None) -> Path:
     beside = output.with_name(f"{output.name}.unfinished")
     if (beside / LAST_FILE).exists():  # Finished, but stopped while it was put in place.
         finish_run(beside, output)
-    run = beside if (output / LAST_FILE).exists() else output
-    if (run / FIRST_FILE).exists() and not (run / LAST_FILE).exists():
+    unfinished = [place for place in (beside, output) if _is_unfinished(place)]
+    if unfinished and not resume:
         raise InputError(
-            f"{run} holds an unfinished run. Name another --output, or move or delete it."
+            f"{unfinished[0]} holds an unfinished run. Go on with it by --resume, name another "
+            "--output, or delete it."
         )
+    if resume:
+        run = unfinished[0] if unfinished else output
+    else:
+        run = beside if (output / LAST_FILE).exists() else output
     run.mkdir(parents=True, exist_ok=True)
     _try_writing(run)
     if plot_copy:
@@ -59,6 +73,12 @@ def begin_run(output: Path, *, plot_copy: Path | None = None) -> Path:
     return run
 
 
+def _is_unfinished(run: Path) -> bool:
+    """Whether a run has finished an epoch but not all; one ended by Ctrl-C has reported as well."""
+    reported = (run / LAST_FILE).exists() and not (run / CHECKPOINTS).exists()
+    return (run / HISTORY_FILE).exists() and not reported
+
+
 def _try_writing(folder: Path) -> None:
     """Finds out before the work whether its results can be written, by an empty file."""
     trial = folder / ".writable"
@@ -66,14 +86,19 @@ def _try_writing(folder: Path) -> None:
     trial.unlink()
 
 
-def finish_run(run: Path, output: Path, *, plot_copy: Path | None = None) -> None:
-    """Puts a finished run's files in the place of the older run's, the last file last.
+def finish_run(
+    run: Path, output: Path, *, plot_copy: Path | None = None, resumable: bool = True
+) -> None:
+    """Puts a reported run's files in the place of the older run's, the last file last.
 
     Args:
         run: What `begin_run` gave.
         output: The output directory.
         plot_copy: Where a copy of the plot goes, if anywhere.
+        resumable: Whether epochs are left to train; otherwise the checkpoints go.
     """
+    if not resumable and (run / CHECKPOINTS).exists():
+        shutil.rmtree(run / CHECKPOINTS)
     if run != output.resolve():
         for path in sorted(run.iterdir(), key=lambda path: path.name == LAST_FILE):
             path.replace(output / path.name)

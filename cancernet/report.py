@@ -16,7 +16,7 @@ from cancernet.baselines import judge
 from cancernet.calibration import Recalibration, recalibrate
 from cancernet.dataset import Row
 from cancernet.evaluation import Probabilities
-from cancernet.files import LAST_FILE, replacing
+from cancernet.files import CARD_FILE, LAST_FILE, replacing
 from cancernet.scorecard import Fitted
 
 PACKAGES = ("tensorflow", "keras", "numpy", "scikit-learn", "opencv-python-headless")
@@ -103,6 +103,8 @@ def write_run(
     rows: Sequence[Row],
     probabilities: Probabilities | None,
     fitted: Fitted,
+    *,
+    trained_with: Mapping[str, object] | None = None,
 ) -> None:
     """Writes all that the figures lead to: the model's card, predictions.csv, metrics.json last.
 
@@ -112,8 +114,9 @@ def write_run(
         rows: The patches of the testing split.
         probabilities: Theirs; None where it is empty.
         fitted: What was chosen on validation.
+        trained_with: What the weights depend on, once all epochs are trained.
     """
-    complete_card(run / "cancernet.json", fitted)
+    complete_card(run / CARD_FILE, fitted, trained_with)
     if probabilities is None:
         probabilities = np.empty(0, dtype=np.float32)
     write_predictions(run, rows, probabilities, fitted.recalibration)
@@ -127,14 +130,20 @@ def write_metrics(run: Path, metrics: Mapping[str, Any]) -> None:
         beside.write_text(text, encoding="utf-8")
 
 
-def complete_card(path: Path, fitted: Fitted) -> None:
+def complete_card(
+    path: Path, fitted: Fitted, trained_with: Mapping[str, object] | None = None
+) -> None:
     """Writes what was fitted on validation into the JSON that belongs to the network.
 
     Args:
         path: cancernet.json, as it was saved with the network.
         fitted: Threshold and recalibration.
+        trained_with: What the weights depend on, once all epochs are trained: such a run can be
+            reported anew, but not gone on with.
     """
     card = json.loads(path.read_text(encoding="utf-8")) | asdict(fitted)
+    if trained_with is not None:
+        card["trained_with"] = dict(trained_with)
     with replacing(path) as beside:
         beside.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
 

@@ -4,6 +4,7 @@ import csv
 import hashlib
 import json
 import math
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,8 +18,9 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from cancernet import evaluation
-from cancernet.console import InputError
-from cancernet.files import replacing
+from cancernet.checkpoint import Checkpoints, Progress
+from cancernet.console import InputError, first_ctrl_c
+from cancernet.files import HISTORY_FILE, LAST_FILE, MODEL_FILE, replacing
 from cancernet.pipeline import steps_per_epoch
 
 # tf.keras' default when the recipe was published; Keras 3 has the same, but may change it.
@@ -28,8 +30,6 @@ INITIAL_ACCUMULATOR = 0.1
 SMALLEST_SIDE = 8
 
 CHANGE = "Change it in cancernet/config.py."
-
-MODEL_FILE, HISTORY_FILE = "cancernet.keras", "history.csv"
 
 
 def check_settings(
@@ -170,6 +170,7 @@ class EpochLog(keras.callbacks.Callback):
         run: Path,
         sample: bool,
         network: keras.Model | None = None,
+        checkpoints: Checkpoints | None = None,
     ) -> None:
         """Takes what to score, and where to write.
 
@@ -179,6 +180,7 @@ class EpochLog(keras.callbacks.Callback):
             run: Directory for history.csv, cancernet.keras and cancernet.json.
             sample: Whether the patches are synthetic, which cancernet.json then says.
             network: What to save, with the weights of the trained one; by default that one itself.
+            checkpoints: Where to save what it takes to go on after a stop.
         """
         super().__init__()
         self.rows: list[dict[str, float]] = []
@@ -187,8 +189,28 @@ class EpochLog(keras.callbacks.Callback):
         self._run = run
         self._sample = sample
         self._network = network
-        self._best = -np.inf
+        self._checkpoints = checkpoints
+        self._best_weights: list[np.ndarray] | None = None
         self._began = 0.0
+
+    def resume(self, model: keras.Model) -> None:
+        """Puts log, network and files back to the last epoch of a stopped run, if it finished one.
+
+        Raises:
+            InputError: The run was begun with other inputs, which are named.
+        """
+        progress = self._checkpoints.restore(model) if self._checkpoints else None
+        if progress is None:
+            return
+        self.rows, self._best_weights = progress.rows, progress.best_weights
+        print(f"Going on after epoch {len(self.rows)}.", flush=True)
+        if self._best_weights is not None:
+            # What a run ended by Ctrl-C has reported does not hold any more; and the stop may have
+            # come when the network of a later epoch was saved, but not yet its checkpoint.
+            (self._run / LAST_FILE).unlink(missing_ok=True)
+            self._network = self._network or keras.models.clone_model(model)
+            self._save_best(self._network)
+            self._write_history()
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Starts the clock."""
@@ -205,11 +227,9 @@ class EpochLog(keras.callbacks.Callback):
                 f"Epoch {epoch + 1}: no ROC AUC on validation, since a class is missing or the "
                 "probabilities are no numbers. Check the data set, or lower LEARNING_RATE."
             )
-        if auc > self._best:
-            network = self._network or self.model
-            network.set_weights(self.model.get_weights())
-            save_network(network, self._run / MODEL_FILE, sample=self._sample)
-            self._best = auc
+        if all(auc > row["val_roc_auc"] for row in self.rows):
+            self._best_weights = self.model.get_weights()
+            self._save_best(self.model)
         optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
         row = {
             "epoch": epoch + 1,
@@ -222,8 +242,10 @@ class EpochLog(keras.callbacks.Callback):
             "seconds": time.perf_counter() - self._began,
         }
         self.rows.append(row)
-        with replacing(self._run / HISTORY_FILE) as beside:
-            _write_history(beside, self.rows)
+        if self._checkpoints:
+            self._checkpoints.save(self.model, Progress(self.rows, self._best_weights))
+            row["seconds"] = time.perf_counter() - self._began
+        self._write_history()
         print(
             f"epoch {epoch + 1:>3}/{self.params['epochs']}  loss {row['loss']:.4f}  "
             f"val_loss {row['val_loss']:.4f}  val_accuracy {row['val_accuracy']:.4f}  "
@@ -231,12 +253,20 @@ class EpochLog(keras.callbacks.Callback):
             flush=True,
         )
 
+    def _save_best(self, model: keras.Model) -> None:
+        assert self._best_weights is not None
+        network = self._network or model
+        network.set_weights(self._best_weights)
+        save_network(network, self._run / MODEL_FILE, sample=self._sample)
 
-def _write_history(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    def _write_history(self) -> None:
+        with (
+            replacing(self._run / HISTORY_FILE) as beside,
+            beside.open("w", newline="", encoding="utf-8") as file,
+        ):
+            writer = csv.DictWriter(file, fieldnames=list(self.rows[0]), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(self.rows)
 
 
 class ProgressBar(keras.callbacks.Callback):
@@ -257,6 +287,20 @@ class ProgressBar(keras.callbacks.Callback):
         self._bar.close()
 
 
+class StopAtCtrlC(keras.callbacks.Callback):
+    """Ends training after the step in which Ctrl-C was pressed, never while an epoch is saved."""
+
+    def __init__(self, pressed: threading.Event) -> None:
+        """Takes what says that it was pressed."""
+        super().__init__()
+        self._pressed = pressed
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Raises what Ctrl-C raises."""
+        if self._pressed.is_set():
+            raise KeyboardInterrupt
+
+
 def fit(
     model: keras.Model,
     batches: tf.data.Dataset,
@@ -266,11 +310,11 @@ def fit(
     batch_size: int,
     log: EpochLog,
 ) -> list[str]:
-    """Trains until the last epoch, or until Ctrl-C once an epoch is finished.
+    """Trains from where the log ends to the last epoch, or to Ctrl-C once an epoch is finished.
 
     Args:
         model: Compiled; under a strategy of several devices, each takes its share of every batch.
-        batches: Images and one-hot labels of all epochs, one after the other.
+        batches: Images and one-hot labels of the epochs to train, one after the other.
         labels: 0 or 1, of all training patches.
         epochs: Passes over the training patches.
         batch_size: Patches a step.
@@ -282,22 +326,25 @@ def fit(
     Raises:
         KeyboardInterrupt: Ctrl-C before the first epoch was finished.
     """
+    if len(log.rows) >= epochs:
+        return []
     devices = model.distribute_strategy.num_replicas_in_sync
     if devices > 1:
         # Otherwise `fit` makes the metrics with the first batch, and fails on uneven shares of it.
         height, width, depth = model.input_shape[1:]
         model.test_on_batch(np.zeros((1, height, width, depth)), np.array([[1, 0]]))
     try:
-        with _readable_patches():
+        with _readable_patches(), first_ctrl_c() as pressed:
             model.fit(
                 batches,
+                initial_epoch=len(log.rows),
                 epochs=epochs,
                 steps_per_epoch=steps_per_epoch(
                     len(labels), batch_size=batch_size, devices=devices
                 ),
                 class_weight=class_weights(labels),
                 shuffle=False,  # The batches come shuffled; Keras would warn that it cannot.
-                callbacks=[ProgressBar(), log],
+                callbacks=[ProgressBar(), StopAtCtrlC(pressed), log],
                 verbose=0,
             )
     except KeyboardInterrupt:

@@ -24,7 +24,7 @@ FLOORS = (
         "fused",
         "devices",
     },
-    {"originals", "evaluation", "pipeline"},
+    {"originals", "evaluation", "pipeline", "checkpoint"},
     {"dataset", "summary", "training", "calibration"},
     {"building", "bootstrap", "screen", "plots"},
     {"scorecard"},

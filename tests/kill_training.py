@@ -1,0 +1,144 @@
+"""Kills training at random moments, resumes it each time, and compares with a run never stopped.
+
+    python tests/kill_training.py --kills 100
+
+Needs no data set: it draws random patches. Not for Windows, which knows no SIGKILL.
+"""
+
+import argparse
+import csv
+import json
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+PROJECT = Path(__file__).parents[1]
+BATCH_SIZE = 16
+PATIENTS, PATCHES = range(20001, 20013), 16  # Of each patient, half of each class.
+
+
+def draw_patches(folder: Path) -> None:
+    """Draws noise, darker where malignant, so that there is something to learn."""
+    generator = np.random.default_rng(7)
+    for patient in PATIENTS:
+        for number in range(PATCHES):
+            label = number % 2
+            pixels = generator.integers(0, 200, (50, 50, 3), dtype=np.uint8) + 50 * (1 - label)
+            path = (
+                folder / f"{patient}/{label}/{patient}_idx5_x{50 * number + 1}_y1_class{label}.png"
+            )
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(cv2.imencode(".png", pixels.astype(np.uint8))[1].tobytes())
+
+
+def train(folder: Path, output: str, *, epochs: int, resume: bool = False) -> subprocess.Popen[str]:
+    """Starts train_model.py."""
+    command = [sys.executable, str(PROJECT / "train_model.py"), "--output", output]
+    command += ["--epochs", str(epochs), "--batch-size", str(BATCH_SIZE)]
+    return subprocess.Popen(
+        command + ["--resume"] * resume,
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> None:
+    """Waits for a run that must succeed."""
+    text, _ = process.communicate()
+    if process.returncode != 0:
+        sys.exit(f"train_model.py ended with {process.returncode}:\n{text}")
+
+
+def history(run: Path) -> list[dict[str, str]]:
+    """Reads history.csv but for the seconds."""
+    with (run / "history.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
+
+
+def differences(first: Path, second: Path) -> list[str]:
+    """Names what two runs differ in: weights array by array, history, predictions, card."""
+    import keras
+
+    found = []
+    arrays = [
+        keras.models.load_model(run / "cancernet.keras").get_weights() for run in (first, second)
+    ]
+    for number, (one, other) in enumerate(zip(*arrays, strict=True)):
+        if one.tobytes() != other.tobytes():
+            found.append(f"weights {number}")
+    if history(first) != history(second):
+        found.append("history.csv")
+    if (first / "predictions.csv").read_bytes() != (second / "predictions.csv").read_bytes():
+        found.append("predictions.csv")
+    cards = [
+        json.loads((run / "cancernet.json").read_text()) | {"sha256": ""} for run in (first, second)
+    ]
+    if cards[0] != cards[1]:
+        found.append("cancernet.json")
+    left = sorted(path.name for path in second.iterdir())
+    if left != sorted(path.name for path in first.iterdir()):
+        found.append(f"files: {left}")
+    return found
+
+
+def kill(process: subprocess.Popen[str], moments: random.Random) -> None:
+    """Kills a run: in its start-up, or some time after it has finished none, one or two epochs."""
+    epochs = moments.choice((-1, 0, 1, 1, 2))
+    delay = moments.uniform(0, 4) if epochs < 0 else moments.uniform(0, 1.5)
+    assert process.stdout is not None
+    while epochs >= 0 and (line := process.stdout.readline()):
+        if line.startswith(("epoch", "Going on", "Validation")):
+            epochs -= 1
+    time.sleep(delay)
+    process.kill()
+    process.communicate()
+
+
+def kill_and_compare(folder: Path, *, kills: int, seed: int) -> tuple[list[int], list[str]]:
+    """Trains once unbroken and once killed again and again, in a folder with a data set in it.
+
+    Returns:
+        How many epochs were in the log after each kill, and what differs in the end.
+    """
+    epochs = kills  # A kill costs about an epoch of progress, so that most come before the end.
+    finish(train(folder, "unbroken", epochs=epochs))
+    moments, logged = random.Random(seed), []
+    for _ in range(kills):
+        kill(train(folder, "killed", epochs=epochs, resume=True), moments)
+        log = folder / "killed" / "history.csv"
+        logged.append(len(history(log.parent)) if log.exists() else 0)
+    finish(train(folder, "killed", epochs=epochs, resume=True))
+    return logged, differences(folder / "unbroken", folder / "killed")
+
+
+def main() -> None:
+    """Kills as often as asked."""
+    parser = argparse.ArgumentParser(description="Kill training, resume, compare.")
+    parser.add_argument("--kills", type=int, default=100, metavar="N")
+    parser.add_argument("--seed", type=int, default=1, metavar="N")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        draw_patches(Path(folder) / "datasets/original")
+        subprocess.run(
+            [sys.executable, str(PROJECT / "build_dataset.py")],
+            cwd=folder,
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
+        epochs, found = kill_and_compare(Path(folder), kills=arguments.kills, seed=arguments.seed)
+    print(f"{len(epochs)} kills, with {epochs} epochs in the log.")
+    print(f"Different from the unbroken run: {', '.join(found) or 'nothing'}.")
+    sys.exit(bool(found))
+
+
+if __name__ == "__main__":
+    main()
