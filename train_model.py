@@ -182,6 +182,14 @@ def make_training_batches(
     )
 
 
+def settle_determinism() -> None:
+    """Has TensorFlow round the same in every run, if the configuration says so."""
+    import tensorflow as tf
+
+    if config.DETERMINISTIC:
+        tf.config.experimental.enable_op_determinism()
+
+
 def make_networks(epochs: int, strategy: tf.distribute.Strategy) -> tuple[keras.Model, keras.Model]:
     """Builds the network as configured, to be saved, and its faster twin, compiled for training."""
     from keras.utils import set_random_seed
@@ -237,12 +245,9 @@ def train(
     inputs: dict[str, object],
 ) -> Trained:
     """Trains the network's faster twin; logs and saves the network itself."""
-    import tensorflow as tf
-
     from cancernet import checkpoint, devices, training
 
-    if config.DETERMINISTIC:
-        tf.config.experimental.enable_op_determinism()
+    settle_determinism()
     strategy = devices.strategy()
     network, twin = make_networks(arguments.epochs, strategy)
     count = strategy.num_replicas_in_sync

@@ -96,6 +96,7 @@ def make_work(variant: str, folder: Path, *, steps: int, times: int) -> Callable
         batches = published.batches(folder, training=True)
     else:
         console.prepare_tensorflow()
+        train_model.settle_determinism()
         if kind == "memory":
             batches = memory_batches(folder, steps)
         else:
