@@ -4,6 +4,7 @@ A machine's speed drifts, so what is compared runs A B C, A B C, ...: the ratios
 times do not.
 """
 
+import contextlib
 import os
 import statistics
 import subprocess
@@ -20,10 +21,15 @@ def serve(work: Callable[[], float]) -> None:
     Args:
         work: Does it once and tells what was reached, such as patches a second.
     """
-    work()
+
+    def quietly() -> float:
+        with contextlib.redirect_stdout(sys.stderr):  # What libraries print is no answer.
+            return work()
+
+    quietly()
     print(READY, flush=True)
     for _ in sys.stdin:
-        print(work(), flush=True)
+        print(quietly(), flush=True)
     print(peak_megabytes(), flush=True)
 
 
