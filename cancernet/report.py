@@ -75,6 +75,11 @@ def write_metrics(run: Path, metrics: Mapping[str, Any]) -> None:
         beside.write_text(text, encoding="utf-8")
 
 
+def shortest(probability: float | np.floating[Any]) -> str:
+    """Writes a probability in the shortest form that reads back as the same float32."""
+    return str(np.float32(probability))
+
+
 def write_predictions(
     run: Path, rows: Sequence[Row], probabilities: Probabilities | Sequence[float]
 ) -> None:
@@ -92,8 +97,8 @@ def write_predictions(
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("file", "patient", "x", "y", "label", "probability", "calibrated"))
         for row, probability in zip(rows, probabilities, strict=True):
-            shortest = str(np.float32(probability))  # That reads back as the same float32.
-            writer.writerow((row.file, row.patient, row.x, row.y, row.label, shortest, shortest))
+            text = shortest(probability)
+            writer.writerow((row.file, row.patient, row.x, row.y, row.label, text, text))
 
 
 def lines(

@@ -8,19 +8,21 @@ from pathlib import Path
 import pytest
 from conftest import PROJECT
 
-SCRIPTS = ("build_dataset.py", "train_model.py")
+SCRIPTS = ("build_dataset.py", "train_model.py", "predict.py")
 
 # Each room may import those of lower floors only, and nothing of its own floor: so no circles.
 FLOORS = (
     {"console"},
     {"patches", "splitting", "files", "download", "sample", "augmentation", "cancernet"},
-    {"originals", "evaluation", "pipeline"},
-    {"dataset", "summary", "plots", "training", "calibration"},
-    {"building", "report"},
+    {"originals", "evaluation", "pipeline", "heatmap", "slides", "explain"},
+    {"dataset", "summary", "plots", "training", "calibration", "inputs", "maps"},
+    {"building", "report", "models"},
+    {"inference"},
+    {"atlas"},
 )
 WITHOUT_TENSORFLOW = (
     *("patches", "splitting", "originals", "dataset", "building"),
-    *("evaluation", "calibration"),
+    *("evaluation", "calibration", "heatmap", "slides", "inputs", "models", "maps"),
 )
 
 
@@ -72,7 +74,12 @@ for room in {WITHOUT_TENSORFLOW}:
 
 
 def test_requirements_are_what_the_code_imports() -> None:
-    packages = {"cv2": "opencv-python-headless", "sklearn": "scikit-learn"}
+    packages = {
+        "cv2": "opencv-python-headless",
+        "openslide": "openslide-python",
+        "PIL": "pillow",
+        "sklearn": "scikit-learn",
+    }
     imported = set()
     for path in [*(PROJECT / "cancernet").glob("*.py"), *(PROJECT / name for name in SCRIPTS)]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -80,7 +87,12 @@ def test_requirements_are_what_the_code_imports() -> None:
                 imported |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module:
                 imported.add(node.module.split(".")[0])
+    imported -= {"mpl_toolkits"}  # A part of matplotlib.
     needed = {packages.get(name, name) for name in imported - sys.stdlib_module_names}
     lines = (PROJECT / "requirements.txt").read_text().split()
-    assert {line.split("==")[0] for line in lines} == needed - {"cancernet"}
+    slides = {
+        line.split("==")[0] for line in (PROJECT / "requirements-slides.txt").read_text().split()
+    }
+    assert slides == {"openslide-python", "openslide-bin"}  # Imported where a slide is opened.
+    assert {line.split("==")[0] for line in lines} == needed - {"cancernet", "openslide-python"}
     assert all("==" in line for line in lines)
