@@ -93,7 +93,8 @@ def draw_sheet(
     Args:
         path: PNG file to write.
         images: float32 in [0, 1], shape (patches, height, width, 3).
-        evidence: As `grad_cam` gives it; each patch's is scaled to its own highest value.
+        evidence: As `grad_cam` gives it; each patch's is scaled to its own highest value, since
+            the gradient of one patch in a hundred is that of all others many times over.
         captions: One a patch.
         sample: Whether model or patches are synthetic, which the sheet then says.
     """
@@ -113,7 +114,7 @@ def draw_sheet(
         axes.set_title(caption.encode("ascii", "replace").decode(), fontsize=5, parse_math=False)
     notice = f"{SAMPLE_NOTICE}\n" if sample else ""
     figure.suptitle(
-        f"{notice}Grad-CAM: bright is what speaks for malignant, relative to the rest of the patch",
+        f"{notice}Grad-CAM: bright is what speaks most for malignant within a patch",
         color="red" if sample else "black",
         fontsize=8,
     )

@@ -96,7 +96,7 @@ def score_files(
         InputError: The network gives something else than probabilities.
     """
     scored, problems = [], []
-    chunk = max(1, CHUNK // batch_size) * batch_size  # Batches as in one go, to the last bit.
+    chunk = _whole_batches(batch_size)
     with _bar(len(patches)) as bar:
         for start in range(0, len(patches), chunk):
             part = patches[start : start + chunk]
@@ -109,6 +109,11 @@ def score_files(
                     scored.append(row)
             bar.update(len(part))
     return scored, problems
+
+
+def _whole_batches(batch_size: int) -> int:
+    """About CHUNK patches, in whole batches: then all batches are as in one go, to the last bit."""
+    return max(1, CHUNK // batch_size) * batch_size
 
 
 def _score_chunk(model: TrainedModel, files: Sequence[str], batch_size: int) -> NDArray[np.float32]:
@@ -174,33 +179,35 @@ def score_image(
         InputError: The network gives something else than probabilities.
     """
     result, glass = ScoredImage(), []
-    tiles = slides.tiles(picture, min_side=min_side)
+    chunk = _whole_batches(batch_size)
+
+    def tissue() -> Iterator[slides.Tile]:
+        for tile in slides.tiles(picture, min_side=min_side):
+            small = slides.shrink(tile.pixels, picture_side)
+            if tile.background and tile.x is not None and tile.y is not None:
+                result.background.append((tile.x, tile.y))
+                glass.append(small)
+            else:
+                result.pictures.append(small)
+                yield tile
+
+    tiles = tissue()
     with _bar(math.prod(slides.grid_size(picture, min_side=min_side))) as bar:
-        for chunk in _one_ahead(iter(lambda: list(islice(tiles, CHUNK)), [])):
-            tissue = [tile for tile in chunk if not tile.background]
-            for tile in chunk:
-                small = slides.shrink(tile.pixels, picture_side)
-                if tile.background and tile.x is not None and tile.y is not None:
-                    result.background.append((tile.x, tile.y))
-                    glass.append(small)
-                else:
-                    result.pictures.append(small)
-            if tissue:
-                batches = pipeline.tile_batches(
-                    [tile.pixels for tile in tissue],
-                    image_size=model.image_size,
-                    batch_size=batch_size,
-                    data_format=model.data_format,
-                )
-                sources = [
-                    (file, PatchFacts(facts.patient, facts.label, tile.x, tile.y))
-                    for tile in tissue
-                ]
-                rows = _rows(model, sources, _predict(model, batches))
-                result.scored += rows
-                if keep_examples and len(result.examples) < MOST_PATCHES:
-                    result.examples += _first(rows, batches)
-            bar.update(len(chunk))
+        for part in _one_ahead(iter(lambda: list(islice(tiles, chunk)), [])):
+            batches = pipeline.tile_batches(
+                [tile.pixels for tile in part],
+                image_size=model.image_size,
+                batch_size=batch_size,
+                data_format=model.data_format,
+            )
+            sources = [
+                (file, PatchFacts(facts.patient, facts.label, tile.x, tile.y)) for tile in part
+            ]
+            rows = _rows(model, sources, _predict(model, batches))
+            result.scored += rows
+            if keep_examples and len(result.examples) < MOST_PATCHES:
+                result.examples += _first(rows, batches)
+            bar.update(len(result.scored) + len(result.background) - bar.n)
     result.pictures += glass
     return result
 

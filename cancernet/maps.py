@@ -115,7 +115,9 @@ def _save(path: Path, slide: SlideMap, drawing: Any) -> None:
     )
     axes = figure.subplots()
     handles = drawing(axes, slide)
-    axes.set(xlim=(0, columns * SQUARE), ylim=(rows * SQUARE, 0), xticks=(), yticks=())
+    # Below the slide there is room for the scale.
+    axes.set(xlim=(0, columns * SQUARE), xticks=(), yticks=())
+    axes.set_ylim((rows + 0.08 * max(rows, columns)) * SQUARE, 0)
     for spine in axes.spines.values():
         spine.set_color("0.7")
     _add_scale(axes, columns * SQUARE)
@@ -134,9 +136,14 @@ def _add_scale(axes: Axes, width: float) -> None:
     )
     text = f"{length // 1000} mm" if length >= 1000 else f"{length} µm"
     bar = AnchoredSizeBar(
-        axes.transData, length, text, "lower right", sep=3, size_vertical=width / 200
+        axes.transData,
+        length,
+        text,
+        "lower right",
+        sep=3,
+        frameon=False,
+        size_vertical=width / 200,
     )
-    bar.patch.set_alpha(0.8)
     axes.add_artist(bar)
 
 
