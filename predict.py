@@ -108,7 +108,7 @@ def score_image(
             keep_examples=arguments.explain,
         )
     write_rows([inference.csv_row(row) for row in image.scored])
-    say(f"{file}: {len(image.scored):,} patches, {len(image.background):,} of background skipped.")
+    say(f"{file}: patches {len(image.scored):,}, background skipped {len(image.background):,}")
     atlas.draw_image(file, image, side=side)
     return image
 
@@ -116,7 +116,7 @@ def score_image(
 def summarise(scored: Sequence[Scored], problems: Sequence[Problem], *, maps: Path | None) -> None:
     """Says what was done, where the maps are and what was left out."""
     called = sum(row.malignant for row in scored)
-    say(f"{len(scored):,} patches, {called:,} called malignant ({called / len(scored):.1%}).")
+    say(f"Patches: {len(scored):,}, called malignant: {called:,} ({called / len(scored):.1%}).")
     if maps:
         say(f"Maps: {maps}")
     for problem in problems:

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from cancernet import config, console
 
@@ -20,7 +21,10 @@ if TYPE_CHECKING:  # What takes seconds to import waits until the command line h
     import tensorflow as tf
 
     from cancernet.dataset import Row
+    from cancernet.evaluation import Probabilities
 
+
+Result = TypeVar("Result")
 
 # What build_dataset.py used of the configuration stands in build.json.
 BUILD_CONSTANTS = {
@@ -82,7 +86,9 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def settings(arguments: argparse.Namespace) -> dict[str, object]:
-    """Lists the constants that training depends on, as this run uses them."""
+    """Lists the constants that training depends on, as this run uses them, and checks them."""
+    from cancernet import scorecard
+
     names = [name for name in vars(config) if name.isupper() and name not in BUILD_CONSTANTS]
     constants = {name: getattr(config, name) for name in names} | {
         "BASE_PATH": str(arguments.dataset),
@@ -95,6 +101,7 @@ def settings(arguments: argparse.Namespace) -> dict[str, object]:
             raise console.InputError(
                 f"{name} is {value!r}: expected text or a number. Change it in cancernet/config.py."
             )
+    scorecard.check_settings(measure=config.THRESHOLD_MEASURE, resamples=config.RESAMPLES)
     return constants
 
 
@@ -159,11 +166,57 @@ def make_network(epochs: int) -> keras.Model:
     return model
 
 
+def timed(function: Callable[..., Result], *arguments: object) -> tuple[Result, float]:
+    """Calls a function, and tells its wall time in seconds as well."""
+    began = time.perf_counter()
+    return function(*arguments), time.perf_counter() - began
+
+
+def score_best_epoch(run: Path, batches: dict[str, tf.data.Dataset]) -> dict[str, Probabilities]:
+    """Computes the probabilities of validation and, where there is one, of testing."""
+    from keras.models import load_model
+
+    from cancernet import training
+
+    best = load_model(run / training.MODEL_FILE)
+    scored = [split for split in ("validation", "testing") if split in batches]
+    return {split: training.predict(best, batches[split]) for split in scored}
+
+
+def score_baselines(
+    arguments: argparse.Namespace, splits: dict[str, list[Row]]
+) -> dict[str, dict[str, Probabilities] | None]:
+    """Scores the patches without a network: by their colours, and by whose they are."""
+    import numpy as np
+
+    from cancernet import baselines, pipeline
+
+    splits = {split: rows for split, rows in splits.items() if rows}
+    training = np.array([row.label for row in splits["training"]])
+    features = {
+        split: baselines.colour_features(
+            pipeline.scoring_batches(
+                [arguments.dataset / row.file for row in rows],
+                image_size=(config.IMAGE_HEIGHT, config.IMAGE_WIDTH),
+                batch_size=arguments.batch_size,
+            ).as_numpy_iterator()
+        )
+        for split, rows in splits.items()
+    }
+    patients = {split: [row.patient for row in rows] for split, rows in splits.items()}
+    return {
+        "colour": baselines.colour_scores(features, training),
+        "patient_identity": baselines.identity_scores(
+            patients, training, split="testing" if "testing" in splits else "validation"
+        ),
+    }
+
+
 def main() -> None:
     """Trains, tests and reports."""
     began = time.perf_counter()
     arguments = parse_arguments()
-    from cancernet import dataset, files
+    from cancernet import dataset, files, scorecard
 
     # 1. Data
     constants = settings(arguments)
@@ -174,9 +227,7 @@ def main() -> None:
 
     # These take seconds to import: after all that can be refused at once.
     console.prepare_tensorflow()
-    from keras.models import load_model
-
-    from cancernet import plots, report, training
+    from cancernet import plots, report, screen, training
 
     # 2. Network
     model = make_network(arguments.epochs)
@@ -197,25 +248,28 @@ def main() -> None:
     )
     plots.plot_history(log.rows, run / files.PLOT_FILE, sample=build["sample"])
 
-    # 4. Scores of the best epoch
-    trained = time.perf_counter()
-    best = load_model(run / training.MODEL_FILE)
-    scored = ["validation", "testing"] if splits["testing"] else ["validation"]
-    probabilities = {split: training.predict(best, batches[split]) for split in scored}
+    # 4. Scores of the best epoch, and without a network
+    seconds = {"training": time.perf_counter() - began}
+    probabilities, seconds["scoring"] = timed(score_best_epoch, run, batches)
+    baselines, seconds["baselines"] = timed(score_baselines, arguments, splits)
+    measure = config.THRESHOLD_MEASURE
+    fitted, more = scorecard.fit(labels["validation"], probabilities["validation"], measure=measure)
 
     # 5. Report
     metrics = report.make_metrics(
         splits,
         probabilities,
+        fitted=fitted,
+        baselines=baselines,
+        resampling={"resamples": config.RESAMPLES, "seed": config.SEED},
         build=build,
         config=constants,
-        seconds={"training": trained - began, "scoring": time.perf_counter() - trained},
-        notes=notes,
+        seconds=seconds,
+        notes=notes + more,
     )
-    report.write_predictions(run, splits["testing"], probabilities.get("testing", []))
-    report.write_metrics(run, metrics)
+    report.write_run(run, metrics, splits["testing"], probabilities.get("testing"), fitted)
     files.finish_run(run, arguments.output, plot_copy=arguments.plot)
-    print(*report.lines(metrics, splits, probabilities), sep="\n")
+    print(*screen.lines(metrics, splits, probabilities), sep="\n")
     print(f"\nModel, figures and plot: {arguments.output}")
 
 

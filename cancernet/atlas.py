@@ -142,7 +142,7 @@ def _positions(rows: Sequence[Scored]) -> tuple[NDArray[np.intp], NDArray[np.int
 
 
 def _figures_line(patient: str, figures: dict[str, Any]) -> str:
-    shown = [f"{patient}: {figures['patches']:,} patches, {figures['prevalence']:.1%} malignant"]
+    shown = [f"{patient}: patches {figures['patches']:,}, malignant {figures['prevalence']:.1%}"]
     for name in ("sensitivity", "specificity", "roc_auc"):
         value = figures[name]
         text = "not defined" if value is None else f"{value:.3f}"

@@ -17,11 +17,7 @@ from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
-from cancernet.evaluation import Labels, Probabilities
-
-# Keras' epsilon: probabilities nearer to 0 or 1 than this count as this, since the logits of 0 and
-# 1 are infinite.
-CLIP = 1e-7
+from cancernet.evaluation import CLIP, Labels, Probabilities
 
 # Equal-width bins of the expected calibration error, as in C. Guo et al. 2017 (ICML).
 BINS = 15
@@ -119,5 +115,6 @@ def expected_calibration_error(labels: Labels, probabilities: Probabilities) -> 
 
 
 def _logits(probabilities: Probabilities) -> NDArray[np.float64]:
+    # The logits of 0 and of 1 would be infinite.
     clipped = np.clip(np.asarray(probabilities, np.float64), CLIP, 1 - CLIP)
     return np.log(clipped) - np.log1p(-clipped)

@@ -84,3 +84,12 @@ SHEAR_RANGE = 0.05
 # Mirror every second patch, left to right and top to bottom.
 HORIZONTAL_FLIP = True
 VERTICAL_FLIP = True
+
+# --- Figures -------------------------------------------------------------------------------------
+
+# What the second threshold, beside 0.5, maximises on validation: "balanced_accuracy", "accuracy",
+# "f1" or "mcc".
+THRESHOLD_MEASURE = "balanced_accuracy"
+
+# Resamples of the patients that the 95 % intervals are made of.
+RESAMPLES = 2_000

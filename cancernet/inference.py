@@ -16,11 +16,11 @@ from tqdm import tqdm
 from cancernet import pipeline, slides, training
 from cancernet.calibration import recalibrate
 from cancernet.console import InputError
+from cancernet.evaluation import shortest
 from cancernet.explain import MOST_PATCHES
 from cancernet.inputs import PatchFile, Problem
 from cancernet.models import TrainedModel
 from cancernet.patches import PatchFacts
-from cancernet.report import shortest
 
 # Patches between two moves of the progress bar, and in memory at a time.
 CHUNK = 1024

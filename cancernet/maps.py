@@ -205,7 +205,7 @@ def _heatmap(axes: Axes, slide: SlideMap) -> list[Swatch]:
     _title(
         axes,
         slide,
-        f"{np.sum(scored):,} patches, {called:,} called malignant\n"
+        f"patches {np.sum(scored):,}, called malignant {called:,}\n"
         f"(probability at least {slide.threshold:.3g}, the red line)",
     )
     return handles

@@ -1,19 +1,23 @@
-"""What a run leaves for its readers: metrics.json, predictions.csv and the lines on the screen."""
+"""The files that the figures of a run go to: metrics.json, predictions.csv, the model's card."""
 
 import csv
 import json
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.metrics import classification_report
 
+from cancernet import scorecard
+from cancernet.baselines import judge
+from cancernet.calibration import Recalibration, recalibrate
 from cancernet.dataset import Row
-from cancernet.evaluation import Labels, Probabilities, score
+from cancernet.evaluation import Probabilities, shortest
 from cancernet.files import LAST_FILE, replacing
+from cancernet.scorecard import Fitted
 
 PACKAGES = ("tensorflow", "keras", "numpy", "scikit-learn", "opencv-python-headless")
 
@@ -31,6 +35,9 @@ def make_metrics(
     splits: Mapping[str, Sequence[Row]],
     probabilities: Mapping[str, Probabilities],
     *,
+    fitted: Fitted,
+    baselines: Mapping[str, Mapping[str, Probabilities] | None],
+    resampling: Mapping[str, int],
     build: Mapping[str, Any],
     config: Mapping[str, Any],
     seconds: Mapping[str, float],
@@ -41,31 +48,76 @@ def make_metrics(
     Args:
         splits: The rows of each split.
         probabilities: Of class 1, of each split that was scored, in the order of its rows.
+        fitted: What was chosen on validation.
+        baselines: By name, each baseline's probabilities in the place of the network's; None where
+            it has none.
+        resampling: `resamples` and `seed` of the intervals.
         build: The content of build.json.
         config: The constants that this run used.
         seconds: Wall time of each part of the run.
         notes: What the reader of the figures must know.
     """
     notes = list(notes)
+    labels = {split: np.array([row.label for row in rows]) for split, rows in splits.items()}
+    patients = {split: [row.patient for row in rows] for split, rows in splits.items()}
     scores: dict[str, Any] = {"testing": None, "validation": None}
     for split in scores:
         if split not in probabilities:
             notes.append(f"{split}: not scored, this split of the data set is empty")
             continue
-        labels = np.array([row.label for row in splits[split]])
-        patients = [row.patient for row in splits[split]]
-        scores[split], undefined = score(labels, probabilities[split], patients)
-        notes += [f"{split}: {note}" for note in undefined]
+        scores[split], more = scorecard.score(
+            labels[split], probabilities[split], patients[split], fitted=fitted, **resampling
+        )
+        notes += [f"{split}: {note}" for note in more]
+    judged = "testing" if scores["testing"] else "validation"
+    judgements: dict[str, Any] = {}
+    for name, rival in baselines.items():
+        judgements[name], more = judge(
+            name,
+            rival,
+            probabilities[judged],
+            labels,
+            patients[judged],
+            split=judged,
+            measure=config["THRESHOLD_MEASURE"],
+            resampling=resampling,
+        )
+        # What is said of the network's figures need not be said again.
+        notes += [note for note in more if note.replace(f"baseline {name}", judged) not in notes]
     return {
         "positive_class": "1",
         "sample": build["sample"],
         **scores,
+        "baselines": judgements,
         "split": build,
         "config": config,
         "versions": versions(),
         "seconds": seconds,
         "notes": notes,
     }
+
+
+def write_run(
+    run: Path,
+    metrics: Mapping[str, Any],
+    rows: Sequence[Row],
+    probabilities: Probabilities | None,
+    fitted: Fitted,
+) -> None:
+    """Writes all that the figures lead to: the model's card, predictions.csv, metrics.json last.
+
+    Args:
+        run: Directory to write to, with the card of the network in it.
+        metrics: What `make_metrics` made.
+        rows: The patches of the testing split.
+        probabilities: Theirs; None where it is empty.
+        fitted: What was chosen on validation.
+    """
+    complete_card(run / "cancernet.json", fitted)
+    if probabilities is None:
+        probabilities = np.empty(0, dtype=np.float32)
+    write_predictions(run, rows, probabilities, fitted.recalibration)
+    write_metrics(run, metrics)
 
 
 def write_metrics(run: Path, metrics: Mapping[str, Any]) -> None:
@@ -75,13 +127,23 @@ def write_metrics(run: Path, metrics: Mapping[str, Any]) -> None:
         beside.write_text(text, encoding="utf-8")
 
 
-def shortest(probability: float | np.floating[Any]) -> str:
-    """Writes a probability in the shortest form that reads back as the same float32."""
-    return str(np.float32(probability))
+def complete_card(path: Path, fitted: Fitted) -> None:
+    """Writes what was fitted on validation into the JSON that belongs to the network.
+
+    Args:
+        path: cancernet.json, as it was saved with the network.
+        fitted: Threshold and recalibration.
+    """
+    card = json.loads(path.read_text(encoding="utf-8")) | asdict(fitted)
+    with replacing(path) as beside:
+        beside.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
 
 
 def write_predictions(
-    run: Path, rows: Sequence[Row], probabilities: Probabilities | Sequence[float]
+    run: Path,
+    rows: Sequence[Row],
+    probabilities: Probabilities,
+    recalibration: Recalibration | None,
 ) -> None:
     """Writes predictions.csv, one row a patch in the order of the manifest.
 
@@ -89,59 +151,14 @@ def write_predictions(
         run: Directory to write to.
         rows: The patches scored.
         probabilities: Of class 1, float32 in [0, 1], shape (patches,).
+        recalibration: What makes the calibrated probability of each.
     """
+    calibrated = recalibrate(probabilities, recalibration)
     with (
         replacing(run / "predictions.csv") as beside,
         beside.open("w", newline="", encoding="utf-8") as file,
     ):
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("file", "patient", "x", "y", "label", "probability", "calibrated"))
-        for row, probability in zip(rows, probabilities, strict=True):
-            text = shortest(probability)
-            writer.writerow((row.file, row.patient, row.x, row.y, row.label, text, text))
-
-
-def lines(
-    metrics: Mapping[str, Any],
-    splits: Mapping[str, Sequence[Row]],
-    probabilities: Mapping[str, Probabilities],
-) -> Iterator[str]:
-    """Lays out the figures for the screen: validation, then testing, then the notes."""
-    for split, predicted in probabilities.items():
-        labels = np.array([row.label for row in splits[split]])
-        yield from _split_lines(split, metrics[split], labels, predicted)
-    for note in metrics["notes"]:
-        yield f"Note: {note}."
-
-
-def _split_lines(
-    split: str, figures: Mapping[str, Any], labels: Labels, probabilities: Probabilities
-) -> Iterator[str]:
-    """Lays out one split's figures at the threshold 0.5 for the screen."""
-    at_half = figures["at_0.5"]
-    outcome = at_half["confusion_matrix"]
-    yield ""
-    yield (
-        f"{split.capitalize()}: {figures['patients']:,} patients, {figures['patches']:,} patches, "
-        f"{figures['prevalence']:.1%} malignant. Class 1, malignant, is positive."
-    )
-    yield ""
-    yield classification_report(
-        labels,
-        probabilities >= 0.5,
-        labels=[0, 1],
-        target_names=["0 benign", "1 malignant"],
-        digits=3,
-        zero_division=np.nan,
-    )
-    yield f"{'':<16}{'called benign':>16}{'called malignant':>18}"
-    yield f"{'truly benign':<16}{outcome['tn']:>16,}{outcome['fp']:>18,}"
-    yield f"{'truly malignant':<16}{outcome['fn']:>16,}{outcome['tp']:>18,}"
-    yield ""
-    for name in ("accuracy", "sensitivity", "specificity"):
-        yield f"{name:<12} {_figure(at_half[name])}"
-    yield f"{'ROC AUC':<12} {_figure(figures['roc_auc'])}"
-
-
-def _figure(value: float | None) -> str:
-    return "not defined" if value is None else f"{value:.4f}"
+        for row, *both in zip(rows, probabilities, calibrated, strict=True):
+            writer.writerow((row.file, row.patient, row.x, row.y, row.label, *map(shortest, both)))

@@ -3,7 +3,6 @@
 import math
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 
 import keras
@@ -144,39 +143,85 @@ def test_loss_is_that_of_keras(patches):
     assert found == pytest.approx(expected, rel=1e-5, abs=1e-6)
 
 
-def test_scores_have_the_names_of_metrics_json_and_no_note():
-    figures, notes = evaluation.score(LABELS, PROBABILITIES, PATIENTS)
-    assert notes == []
-    at_half = figures.pop("at_0.5")
-    assert figures == {
-        "patients": 3,
-        "patches": 10,
-        "prevalence": 0.6,
-        "roc_auc": pytest.approx(metrics.roc_auc_score(LABELS, PROBABILITIES)),
-        "average_precision": pytest.approx(metrics.average_precision_score(LABELS, PROBABILITIES)),
-    }
-    assert at_half.pop("confusion_matrix") == {"tn": 2, "fp": 2, "fn": 1, "tp": 5}
-    assert at_half.pop("threshold") == 0.5
-    assert at_half.keys() == set(evaluation.FIGURES)
-    assert at_half["sensitivity"] == 5 / 6
-    assert at_half["specificity"] == 2 / 4
+# --- The threshold -------------------------------------------------------------------------------
 
 
-def test_scores_note_each_figure_that_is_not_defined():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        figures, notes = evaluation.score(
-            np.zeros(3, dtype=int), np.array([0.1, 0.2, 0.9]), ["9135"] * 3
+def best_by_trying(labels, probabilities, measure):
+    """The highest measure of all cuts, one after the other."""
+    cuts = [*np.unique(probabilities)]
+    values = [
+        getattr(evaluation.confusion(labels, probabilities, threshold=cut), measure) for cut in cuts
+    ]
+    return max(value for value in values if value is not None)
+
+
+@settings(deadline=None, max_examples=100)
+@given(labels_and_probabilities(), st.sampled_from(evaluation.MEASURES))
+@example((np.array([0, 1]), np.array([0, 2**-149], dtype=np.float32)), "accuracy")
+@example((np.array([0, 1]), np.array([1 - 2**-23, 1 - 2**-24], dtype=np.float32)), "mcc")
+@example((np.array([0, 1]), np.array([1 - 2**-24, 1], dtype=np.float32)), "f1")
+def test_no_cut_is_better_than_the_threshold(patches, measure):
+    labels, probabilities = patches
+    threshold = evaluation.choose_threshold(labels, probabilities, measure=measure)
+    if len(set(labels)) < 2 or len(set(probabilities)) < 2:
+        assert threshold is None
+        return
+    assert threshold is not None
+    assert 0 <= threshold <= 1
+    assert float(np.float32(threshold)) == threshold  # As exact in float32 as in JSON.
+    found = getattr(evaluation.confusion(labels, probabilities, threshold=threshold), measure)
+    assert found == pytest.approx(best_by_trying(labels, probabilities, measure))
+
+
+def test_threshold_lies_halfway_and_of_equals_nearest_to_a_half():
+    def choose(labels, probabilities):
+        return evaluation.choose_threshold(
+            np.array(labels), np.array(probabilities, dtype=np.float32), measure="balanced_accuracy"
         )
-    assert figures["roc_auc"] is None
-    assert figures["average_precision"] is None
-    assert figures["at_0.5"]["sensitivity"] is None
-    assert figures["at_0.5"]["specificity"] == 2 / 3
-    (note,) = notes
-    for name in (*UNDEFINED_WITHOUT_MALIGNANT, "roc_auc", "average_precision"):
-        assert name in note
-    assert "specificity" not in note
-    assert "2 true and 0 false negatives, 0 true and 1 false positives" in note
+
+    assert choose([0, 0, 1, 1], [0.125, 0.25, 0.75, 0.875]) == 0.5
+    assert choose([0, 0, 1, 1], [0.0, 0.25, 0.3125, 0.5]) == 0.28125
+    # A cut at 0.1875 and one at 0.625 are right for three in four of either class.
+    labels, probabilities = [0, 1, 0, 1], [0.125, 0.25, 0.5, 0.75]
+    assert choose(labels, probabilities) == 0.625
+    assert choose([1, 0], [0.25, 0.5]) == 0.125  # Upside down: nothing is better than all.
+
+
+def test_counts_may_be_arrays_and_undefined_figures_are_then_no_numbers():
+    counts = [(90, 10, 6, 4), (3, 1, 0, 0), (0, 0, 0, 0), (0, 2, 0, 3)]
+    arrays = Confusion(*np.array(counts, dtype=float).T)
+    for name in evaluation.FIGURES:
+        expected = [getattr(Confusion(*each), name) for each in counts]
+        expected = [math.nan if value is None else value for value in expected]
+        assert getattr(arrays, name) == pytest.approx(expected, nan_ok=True), name
+
+
+def test_patients_stand_worst_first():
+    patients = {
+        # Half of either class right; all benign wrong; everything right; one malignant one wrong.
+        "half": [(0, 0.9), (0, 0.1), (1, 0.9), (1, 0.1)],
+        "benign": [(0, 0.9), (0, 0.8)],
+        "right": [(0, 0.1), (1, 0.6)],
+        "malignant": [(1, 0.9), (1, 0.9), (1, 0.9), (1, 0.2)],
+        "also half": [(1, 0.1), (1, 0.7)],
+    }
+    rows = [(name, *patch) for name, each in patients.items() for patch in each]
+    owners, labels, probabilities = zip(*rows, strict=True)
+    found = evaluation.per_patient(
+        np.array(labels), np.array(probabilities, np.float32), owners, threshold=0.5
+    )
+    names = ["benign", "half", "also half", "malignant", "right"]
+    assert [row["patient"] for row in found] == names
+    assert found[0] == {
+        "patient": "benign",
+        "patches": 2,
+        "prevalence": 0,
+        "sensitivity": None,
+        "specificity": 0,
+        "roc_auc": None,
+    }
+    assert (found[4]["sensitivity"], found[4]["specificity"], found[4]["roc_auc"]) == (1, 1, 1)
+    assert found[3]["sensitivity"] == 0.75
 
 
 def test_figures_need_no_tensorflow():

@@ -16,13 +16,15 @@ FLOORS = (
     {"patches", "splitting", "files", "download", "sample", "augmentation", "cancernet"},
     {"originals", "evaluation", "pipeline", "heatmap", "slides", "explain"},
     {"dataset", "summary", "plots", "training", "calibration", "inputs", "maps"},
-    {"building", "report", "models"},
-    {"inference"},
-    {"atlas"},
+    {"building", "bootstrap", "screen", "models"},
+    {"scorecard", "inference"},
+    {"baselines", "atlas"},
+    {"report"},
 )
 WITHOUT_TENSORFLOW = (
     *("patches", "splitting", "originals", "dataset", "building"),
-    *("evaluation", "calibration", "heatmap", "slides", "inputs", "models", "maps"),
+    *("evaluation", "calibration", "bootstrap", "scorecard", "baselines", "report", "screen"),
+    *("heatmap", "slides", "inputs", "models", "maps"),
 )
 
 

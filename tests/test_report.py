@@ -13,7 +13,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cancernet import report
+from cancernet.calibration import Recalibration, recalibrate
 from cancernet.dataset import Row
+from cancernet.scorecard import Fitted
 
 BUILD = {
     "method": "patient",
@@ -26,12 +28,12 @@ BUILD = {
 HEADER = "file,patient,x,y,label,probability,calibrated"
 
 
-def row(split, number, label, x=None):
+def row(split, number, label, x=None, patient=None):
     name = f"{split}/{label}/patch{number}.png"
     return Row(
         split=split,
         label=label,
-        patient=f"90{number % 2}",
+        patient=patient or f"90{number % 2}",
         x=x,
         y=x,
         source=name,
@@ -54,12 +56,20 @@ PROBABILITIES = {
 }
 
 
-def metrics_of(splits=SPLITS, probabilities=PROBABILITIES, *, sample=False, notes=()):
+FITTED = Fitted(0.75, Recalibration(0.5, -1.0))
+
+
+def metrics_of(
+    splits=SPLITS, probabilities=PROBABILITIES, *, baselines=None, sample=False, notes=()
+):
     return report.make_metrics(
         splits,
         probabilities,
+        fitted=FITTED,
+        baselines=baselines or {},
+        resampling={"resamples": 100, "seed": 0},
         build=BUILD | {"sample": sample},
-        config={"EPOCHS": 2},
+        config={"THRESHOLD_MEASURE": "f1"},
         seconds={"training": 1.5, "scoring": 0.1},
         notes=notes,
     )
@@ -74,39 +84,18 @@ def without_testing():
 
 
 def test_metrics_have_the_promised_keys_and_no_others():
-    metrics = metrics_of()
-    assert list(metrics) == [
+    assert list(metrics_of()) == [
         "positive_class",
         "sample",
         "testing",
         "validation",
+        "baselines",
         "split",
         "config",
         "versions",
         "seconds",
         "notes",
     ]
-    for split in ("testing", "validation"):
-        assert metrics[split].keys() == {
-            "patients",
-            "patches",
-            "prevalence",
-            "at_0.5",
-            "roc_auc",
-            "average_precision",
-        }
-        assert metrics[split]["at_0.5"].keys() == {
-            "threshold",
-            "confusion_matrix",
-            "accuracy",
-            "sensitivity",
-            "specificity",
-            "ppv",
-            "npv",
-            "balanced_accuracy",
-            "f1",
-            "mcc",
-        }
 
 
 def test_metrics_say_which_split_is_which():
@@ -125,9 +114,9 @@ def test_metrics_hand_on_what_they_are_given(sample):
     metrics = metrics_of(sample=sample, notes=["stopped after 1 of 2 epochs"])
     assert metrics["sample"] is sample
     assert metrics["split"] == BUILD | {"sample": sample}
-    assert metrics["config"] == {"EPOCHS": 2}
+    assert metrics["config"] == {"THRESHOLD_MEASURE": "f1"}
     assert metrics["seconds"] == {"training": 1.5, "scoring": 0.1}
-    assert metrics["notes"] == ["stopped after 1 of 2 epochs"]
+    assert metrics["notes"][0] == "stopped after 1 of 2 epochs"
 
 
 def test_versions_are_those_installed():
@@ -141,16 +130,62 @@ def test_an_empty_testing_split_is_null_with_a_note():
     metrics = metrics_of(*without_testing())
     assert metrics["testing"] is None
     assert metrics["validation"]["patches"] == 7
-    (note,) = metrics["notes"]
-    assert re.search(r"testing.*empty", note)
+    assert any(re.search(r"^testing.*empty", note) for note in metrics["notes"])
+    assert not any(note.startswith("testing: chance") for note in metrics["notes"])
 
 
 def test_a_figure_that_is_not_defined_is_noted_with_its_split():
     splits = SPLITS | {"testing": SPLITS["testing"][:2]}
     metrics = metrics_of(splits, PROBABILITIES | {"testing": PROBABILITIES["testing"][:2]})
     assert metrics["testing"]["at_0.5"]["sensitivity"] is None
-    (note,) = metrics["notes"]
+    (note,) = [note for note in metrics["notes"] if "sensitivity" in note and "0.5" in note]
     assert note.startswith("testing: sensitivity, ")
+
+
+def test_the_validation_threshold_and_line_are_used_on_testing_as_well():
+    metrics = metrics_of()
+    for split in ("validation", "testing"):
+        assert metrics[split]["at_validation_threshold"]["threshold"] == 0.75
+        raw, recalibrated = (metrics[split]["calibration"][k] for k in ("raw", "recalibrated"))
+        assert raw["brier"] != recalibrated["brier"]
+    found = metrics["testing"]["at_validation_threshold"]["confusion_matrix"]
+    assert found == {"tn": 1, "fp": 1, "fn": 2, "tp": 1}
+
+
+def test_baselines_are_judged_on_testing_or_else_on_validation():
+    rival = {split: 1 - values for split, values in PROBABILITIES.items()}
+    baselines = {"colour": rival, "patient_identity": None}
+    metrics = metrics_of(baselines=baselines)
+    assert metrics["baselines"]["patient_identity"] is None
+    colour = metrics["baselines"]["colour"]
+    assert colour["split"] == "testing"
+    assert colour["roc_auc"] == pytest.approx(1 - metrics["testing"]["roc_auc"])
+    assert any("patient_identity" in note for note in metrics["notes"])
+    # The patients are as few for the baseline: that is said once.
+    assert sum("ci95" in note for note in metrics["notes"]) == 2
+    metrics = metrics_of(*without_testing(), baselines=baselines)
+    assert metrics["baselines"]["colour"]["split"] == "validation"
+
+
+def test_the_card_is_completed_and_keeps_the_rest(tmp_path):
+    card = tmp_path / "cancernet.json"
+    for fitted, line in ((FITTED, {"slope": 0.5, "intercept": -1.0}), (Fitted(0.5, None), None)):
+        card.write_text('{"sha256": "00", "threshold": 0.5, "recalibration": null}')
+        report.complete_card(card, fitted)
+        assert json.loads(card.read_text()) == {
+            "sha256": "00",
+            "threshold": fitted.threshold,
+            "recalibration": line,
+        }
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_run_without_testing_leaves_all_files(tmp_path):
+    (tmp_path / "cancernet.json").write_text("{}")
+    metrics = metrics_of(*without_testing())
+    report.write_run(tmp_path, metrics, [], None, FITTED)
+    names = {"cancernet.json", "metrics.json", "predictions.csv"}
+    assert {path.name for path in tmp_path.iterdir()} == names
 
 
 def test_metrics_on_disk_are_whole_and_unrounded(tmp_path):
@@ -178,7 +213,7 @@ def test_metrics_that_are_no_json_leave_the_older_ones(tmp_path):
 def test_predictions_stand_in_the_order_of_the_manifest(tmp_path):
     rows = [*SPLITS["testing"], row("testing", 5, 0)]
     probabilities = np.append(PROBABILITIES["testing"], np.float32(0.1))
-    report.write_predictions(tmp_path, rows, probabilities)
+    report.write_predictions(tmp_path, rows, probabilities, None)
     assert (tmp_path / "predictions.csv").read_bytes().decode() == "\n".join(
         [
             HEADER,
@@ -194,81 +229,35 @@ def test_predictions_stand_in_the_order_of_the_manifest(tmp_path):
 
 
 def test_predictions_of_no_patch_are_the_header_alone(tmp_path):
-    report.write_predictions(tmp_path, [], [])
+    report.write_predictions(tmp_path, [], np.empty(0), None)
     assert (tmp_path / "predictions.csv").read_text(encoding="utf-8") == f"{HEADER}\n"
 
 
 def test_predictions_need_one_probability_a_patch(tmp_path):
     with pytest.raises(ValueError, match="shorter"):
-        report.write_predictions(tmp_path, SPLITS["testing"], PROBABILITIES["testing"][:-1])
+        report.write_predictions(tmp_path, SPLITS["testing"], PROBABILITIES["testing"][:-1], None)
     assert list(tmp_path.iterdir()) == []
 
 
 @settings(deadline=None)
-@given(st.lists(st.floats(0, 1, width=32), max_size=20))
-@example([0.1, 1 / 3, 1e-7, 1 - 2**-24, 2**-149])
-def test_probabilities_are_the_shortest_text_of_the_same_float32(tmp_path_factory, probabilities):
+@given(
+    st.lists(st.floats(0, 1, width=32), max_size=20),
+    st.sampled_from([None, Recalibration(0.7, -1.3)]),
+)
+@example([0.1, 1 / 3, 1e-7, 1 - 2**-24, 2**-149], None)
+def test_probabilities_are_the_shortest_text_of_the_same_float32(
+    tmp_path_factory, probabilities, recalibration
+):
     run = tmp_path_factory.mktemp("run")
     expected = np.array(probabilities, dtype=np.float32)
     rows = [row("testing", number, 0) for number in range(len(expected))]
-    report.write_predictions(run, rows, expected)
+    report.write_predictions(run, rows, expected, recalibration)
+    calibrated = recalibrate(expected, recalibration)
     with (run / "predictions.csv").open(newline="", encoding="utf-8") as file:
         written = list(csv.DictReader(file))
-    for line, probability in zip(written, expected, strict=True):
-        text = line["probability"]
+    texts = [line[name] for name in ("probability", "calibrated") for line in written]
+    for text, probability in zip(texts, [*expected, *calibrated], strict=True):
         assert np.float32(text) == probability
-        assert line["calibrated"] == text
         digits = len(text.split("e")[0].replace(".", "").strip("0"))
         shorter = [np.float32(f"{float(probability):.{kept}e}") for kept in range(digits - 1)]
         assert probability not in shorter
-
-
-# --- Lines on the screen -------------------------------------------------------------------------
-
-
-def screen(*arguments, **settings):
-    splits, probabilities = arguments or (SPLITS, PROBABILITIES)
-    metrics = metrics_of(splits, probabilities, **settings)
-    return "\n".join(report.lines(metrics, splits, probabilities))
-
-
-def test_screen_names_the_positive_class_and_both_axes():
-    validation, testing = screen().split("Testing: ")
-    assert "Class 1, malignant, is positive." in validation
-    assert "2 patients, 7 patches, 42.9% malignant" in validation
-    assert re.search(r"called benign +called malignant", validation)
-    assert re.search(r"truly benign +3 +1\n", validation)
-    assert re.search(r"truly malignant +2 +1\n", validation)
-    assert re.search(r"truly benign +1 +1\n", testing)
-    assert re.search(r"truly malignant +1 +2\n", testing)
-
-
-def test_screen_does_not_swap_sensitivity_and_specificity():
-    validation, testing = screen().split("Testing: ")
-    assert re.search(r"accuracy +0\.5714\n", validation)
-    assert re.search(r"sensitivity +0\.3333\n", validation)
-    assert re.search(r"specificity +0\.7500\n", validation)
-    assert re.search(r"sensitivity +0\.6667\n", testing)
-    # And in scikit-learn's table: precision, recall, F1, patches.
-    assert re.search(r"0 benign +0\.600 +0\.750 +0\.667 +4\n", validation)
-    assert re.search(r"1 malignant +0\.500 +0\.333 +0\.400 +3\n", validation)
-
-
-def test_screen_shows_notes_and_what_is_not_defined():
-    splits = SPLITS | {"testing": SPLITS["testing"][:2]}
-    shown = screen(
-        splits,
-        PROBABILITIES | {"testing": PROBABILITIES["testing"][:2]},
-        notes=["stopped after 1 of 2 epochs"],
-    )
-    assert re.search(r"sensitivity +not defined", shown)
-    assert re.search(r"ROC AUC +not defined", shown)
-    assert "\nNote: stopped after 1 of 2 epochs.\n" in shown
-    assert "\nNote: testing: sensitivity, " in shown
-
-
-def test_screen_leaves_out_a_testing_split_that_is_empty():
-    shown = screen(*without_testing())
-    assert "Validation: " in shown
-    assert "Testing: " not in shown
-    assert re.search("Note: testing: .*empty", shown)

@@ -10,8 +10,11 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import PROJECT, WritePatch
+
+from cancernet.calibration import Recalibration, recalibrate
 
 BUILD, TRAIN = "build_dataset.py", "train_model.py"
 
@@ -134,6 +137,12 @@ def test_editing_the_configuration_changes_the_build(originals: Path, tmp_path: 
     (epoch,) = read_csv(tmp_path / "results" / "history.csv")
     last_step = -(-build["splits"]["training"]["patches"] // 5) - 1
     assert float(epoch["learning_rate"]) == pytest.approx(0.5 / (1 + last_step * 0.5 / 1))
+    metrics = json.loads((tmp_path / "results" / "metrics.json").read_text())
+    assert metrics["baselines"]["patient_identity"]["roc_auc"] is not None  # Patients are shared.
+
+    config.write_text(text.replace('MEASURE = "balanced_accuracy"', 'MEASURE = "roc_auc"'))
+    wrong = subprocess.run([sys.executable, TRAIN], cwd=tmp_path, capture_output=True, text=True)
+    assert_refused(wrong, "THRESHOLD_MEASURE", "balanced_accuracy")
 
     config.write_text(text.replace("TRAIN_SPLIT = 0.5", "TRAIN_SPLIT = 1.5"))
     wrong = subprocess.run([sys.executable, BUILD], cwd=tmp_path, capture_output=True, text=True)
@@ -243,6 +252,24 @@ def test_the_figures_follow_from_the_predictions(sample_run: Path) -> None:
     assert metrics["testing"]["patches"] == len(testing)
     assert metrics["config"]["EPOCHS"] == 2
     assert metrics["split"]["method"] == "patient"
+
+
+def test_what_was_fitted_on_validation_is_used_on_testing(sample_run: Path) -> None:
+    metrics = json.loads((sample_run / "output/metrics.json").read_text())
+    card = json.loads((sample_run / "output/cancernet.json").read_text())
+    predictions = read_csv(sample_run / "output/predictions.csv")
+    for split in ("validation", "testing"):
+        assert metrics[split]["at_validation_threshold"]["threshold"] == card["threshold"]
+    probabilities = np.array([row["probability"] for row in predictions], dtype=np.float32)
+    malignant = np.array([row["label"] == "1" for row in predictions])
+    outcome = metrics["testing"]["at_validation_threshold"]["confusion_matrix"]
+    assert outcome["tp"] == np.sum(malignant & (probabilities >= card["threshold"]))
+    calibrated = np.array([row["calibrated"] for row in predictions], dtype=np.float32)
+    line = card["recalibration"] and Recalibration(**card["recalibration"])
+    assert (calibrated == recalibrate(probabilities, line)).all()
+    assert 0 < metrics["baselines"]["colour"]["roc_auc"] <= 1
+    assert metrics["baselines"]["patient_identity"] is None
+    assert any("patient_identity" in note for note in metrics["notes"])
 
 
 def test_the_saved_network_tells_the_same_without_this_package(sample_run: Path) -> None:
