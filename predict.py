@@ -92,11 +92,11 @@ def score_image(
     model: TrainedModel, file: str, arguments: argparse.Namespace, atlas: Atlas
 ) -> ScoredImage:
     """Cuts one larger image up, scores its tiles, writes their rows and draws it."""
-    from cancernet import inference, maps, patches, slides
+    from cancernet import inference, maps, patches, slides, tiles
 
     opened = slides.open_picture(Path(file), mpp=arguments.mpp, max_pixels=config.MAX_PIXELS)
     with closing(opened) as picture:
-        side = maps.picture_side(*slides.grid_size(picture, min_side=config.MIN_SIDE))
+        side = maps.picture_side(*tiles.grid_size(picture, min_side=config.MIN_SIDE))
         image = inference.score_image(
             model,
             file,
@@ -116,7 +116,8 @@ def score_image(
 def summarise(scored: Sequence[Scored], problems: Sequence[Problem], *, maps: Path | None) -> None:
     """Says what was done, where the maps are and what was left out."""
     called = sum(row.malignant for row in scored)
-    say(f"Patches: {len(scored):,}, called malignant: {called:,} ({called / len(scored):.1%}).")
+    share = f" ({called / len(scored):.1%})" if scored else ""
+    say(f"Patches: {len(scored):,}, called malignant: {called:,}{share}")
     if maps:
         say(f"Maps: {maps}")
     for problem in problems:
@@ -153,7 +154,9 @@ def main() -> None:
         atlas.open()
 
     # 3. Patches, and the slides that they make up
-    sys.stdout.reconfigure(encoding="utf-8", newline="")  # type: ignore[union-attr]
+    sys.stdout.reconfigure(  # type: ignore[union-attr]
+        encoding="utf-8", errors="backslashreplace", newline=""
+    )
     write_rows([inference.HEADER])
     scored, unreadable = inference.score_files(model, found.patches, batch_size=config.BATCH_SIZE)
     problems += unreadable
@@ -174,7 +177,7 @@ def main() -> None:
     # 5. Explanation and summary
     if examples:
         atlas.explain(model, examples)
-    if not scored:
+    if not scored and problems:
         raise inputs.nothing_usable(problems)
     summarise(scored, problems, maps=arguments.output if atlas.drawn else None)
     if problems:

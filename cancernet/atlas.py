@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from cancernet import explain, heatmap, maps, slides
+from cancernet.console import map_files
 from cancernet.files import try_writing
 from cancernet.inference import Example, Scored, ScoredImage
 from cancernet.models import TrainedModel
@@ -80,7 +81,11 @@ class Atlas:
         if double := heatmap.shared(layout, x, y):
             yield f"{patient}: {double:,} patches share a square with another; the map shows one."
         side = maps.picture_side(layout.rows, layout.columns)
-        pictures = [slides.shrink(slides.read_pixels(Path(row.file)), side) for row in rows]
+
+        def picture(row: Scored) -> NDArray[np.uint8]:
+            return slides.shrink(slides.read_pixels(Path(row.file)), side)
+
+        pictures = list(map_files(picture, rows, what="Reassembling"))
         figures = self._draw(patient, layout, rows, [], pictures, side)
         if figures is not None:
             yield _figures_line(patient, figures)

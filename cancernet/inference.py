@@ -13,7 +13,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from cancernet import pipeline, slides, training
+from cancernet import pipeline, slides, tiles, training
 from cancernet.calibration import recalibrate
 from cancernet.console import InputError
 from cancernet.evaluation import shortest
@@ -181,8 +181,8 @@ def score_image(
     result, glass = ScoredImage(), []
     chunk = _whole_batches(batch_size)
 
-    def tissue() -> Iterator[slides.Tile]:
-        for tile in slides.tiles(picture, min_side=min_side):
+    def tissue() -> Iterator[tiles.Tile]:
+        for tile in tiles.cut(picture, min_side=min_side):
             small = slides.shrink(tile.pixels, picture_side)
             if tile.background and tile.x is not None and tile.y is not None:
                 result.background.append((tile.x, tile.y))
@@ -191,9 +191,9 @@ def score_image(
                 result.pictures.append(small)
                 yield tile
 
-    tiles = tissue()
-    with _bar(math.prod(slides.grid_size(picture, min_side=min_side))) as bar:
-        for part in _one_ahead(iter(lambda: list(islice(tiles, chunk)), [])):
+    left = tissue()
+    with _bar(math.prod(tiles.grid_size(picture, min_side=min_side))) as bar:
+        for part in _one_ahead(iter(lambda: list(islice(left, chunk)), [])):
             batches = pipeline.tile_batches(
                 [tile.pixels for tile in part],
                 image_size=model.image_size,

@@ -224,7 +224,7 @@ def open_model(path: Path, card: Card | None) -> TrainedModel:
     match shapes:
         case ((None, int(height), int(width), 3), (None, 2)):
             data_format = "channels_last"
-        case ((None, 3, int(height), int(width)), (None, 2)):
+        case ((None, 3, int(height), int(width)), (None, 2)) if _channels_first(network):
             data_format = "channels_first"
         case _:
             raise InputError(
@@ -240,3 +240,8 @@ def open_model(path: Path, card: Card | None) -> TrainedModel:
         recalibration=card.recalibration if card else None,
         sample=bool(card and card.sample),
     )
+
+
+def _channels_first(network: keras.Model) -> bool:
+    formats = (getattr(layer, "data_format", None) for layer in network.layers)
+    return "channels_first" in formats

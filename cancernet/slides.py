@@ -1,4 +1,4 @@
-"""Large images and whole slides, cut into the 50-pixel grid that the network's patches come from.
+"""Large images and whole slides, read a rectangle at a time in the pixels of IDC patches.
 
 A pixel of an IDC patch is 4 micrometres wide (slides scanned at 40 x and scaled down to 2.5 x; A.
 Cruz-Roa et al. 2014). Whole slides are read through OpenSlide, a strip at a time, from the level
@@ -7,9 +7,9 @@ that is just finer than that; OpenSlide is imported where a slide is opened and 
 
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,36 +25,12 @@ LARGEST_PATCH = 100
 # A pixel may be this much coarser than 4 micrometres: a pyramid's levels are rarely exact.
 TOLERANCE = 1.01
 
-# What is read from a slide at a time: a strip one patch high and up to this many pixels wide.
-STRIP = 4096
-
-# Of 16,955 real patches none is as pale and as even as this: mean of all channels, and standard
-# deviation of each, from 0 to 255. A tile of one colour, whichever, holds nothing either.
-PALE, EVEN, ONE_COLOUR = 210.0, 6.0, 1.0
-
 TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 SLIDE_ENDINGS = frozenset((".svs", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".svslide"))
 TILE_WIDTH_TAG = 322  # Of a TIFF (Adobe TIFF 6.0, section 15): its pixels are stored in tiles.
 COLOUR_MODES = frozenset(("1", "L", "LA", "P", "PA", "RGB", "RGBA", "YCbCr"))
 
 NO_OPENSLIDE = "OpenSlide is not installed: pip install -r requirements-slides.txt"
-
-
-class Tile(NamedTuple):
-    """A square cut from an image.
-
-    Attributes:
-        x: Left edge in pixels of 4 micrometres, 1 more than a multiple of 50 as in IDC's names;
-            None where the image is one patch.
-        y: Upper edge, likewise.
-        pixels: Red, green and blue, uint8, shape (height, width, 3), each side up to 50 pixels.
-        background: Glass: near-white and near-constant, or of one colour.
-    """
-
-    x: int | None
-    y: int | None
-    pixels: NDArray[np.uint8]
-    background: bool
 
 
 class Picture(Protocol):
@@ -91,49 +67,6 @@ def open_picture(path: Path, *, mpp: float | None, max_pixels: int) -> Picture:
     if path.suffix.lower() in SLIDE_ENDINGS or (is_tiff and _is_slide(path)):
         return WholeSlide(path, mpp=mpp)
     return PlainImage(path, mpp=mpp, max_pixels=max_pixels)
-
-
-def tiles(picture: Picture, *, min_side: int) -> Iterator[Tile]:
-    """Cuts a picture into tiles, row by row.
-
-    What is left at the right and lower edges gives smaller tiles, as in the data set; those with a
-    side under `min_side` are left out. A picture with both sides up to 100 pixels is one tile.
-
-    Args:
-        picture: Open.
-        min_side: The shortest side of a tile, in pixels.
-    """
-    if max(picture.width, picture.height) <= LARGEST_PATCH:
-        whole = picture.read(0, 0, picture.width, picture.height)
-        yield Tile(None, None, whole, background=False)
-        return
-    across = max(1, int(STRIP / (PATCH_SIDE * picture.finer))) * PATCH_SIDE
-    for y in _starts(picture.height, min_side):
-        height = min(PATCH_SIDE, picture.height - y)
-        for left in range(0, picture.width, across):
-            width = min(across, picture.width - left)
-            strip = picture.read(left, y, width, height)
-            for x in _starts(width, min_side):
-                pixels = strip[:, x : x + PATCH_SIDE]
-                yield Tile(left + x + 1, y + 1, pixels, background=is_background(pixels))
-
-
-def grid_size(picture: Picture, *, min_side: int) -> tuple[int, int]:
-    """Counts the rows and the columns of tiles that `tiles` cuts, background included."""
-    if max(picture.width, picture.height) <= LARGEST_PATCH:
-        return 1, 1
-    return len(_starts(picture.height, min_side)), len(_starts(picture.width, min_side))
-
-
-def _starts(length: int, min_side: int) -> range:
-    """Where tiles begin along a side, the last one not under `min_side` long."""
-    return range(0, length - min(min_side, PATCH_SIDE) + 1, PATCH_SIDE)
-
-
-def is_background(pixels: NDArray[np.uint8]) -> bool:
-    """Tells whether a tile holds glass alone."""
-    spread = pixels.std(axis=(0, 1), dtype=np.float64).max()
-    return bool(spread <= ONE_COLOUR or (spread <= EVEN and pixels.mean() >= PALE))
 
 
 def read_pixels(path: Path) -> NDArray[np.uint8]:

@@ -15,7 +15,7 @@ FLOORS = (
     {"console"},
     {"patches", "splitting", "files", "download", "sample", "augmentation", "cancernet"},
     {"originals", "evaluation", "pipeline", "heatmap", "slides", "explain"},
-    {"dataset", "summary", "plots", "training", "calibration", "inputs", "maps"},
+    {"dataset", "summary", "plots", "training", "calibration", "inputs", "maps", "tiles"},
     {"building", "bootstrap", "screen", "models"},
     {"scorecard", "inference"},
     {"baselines", "atlas"},
@@ -24,7 +24,7 @@ FLOORS = (
 WITHOUT_TENSORFLOW = (
     *("patches", "splitting", "originals", "dataset", "building"),
     *("evaluation", "calibration", "bootstrap", "scorecard", "baselines", "report", "screen"),
-    *("heatmap", "slides", "inputs", "models", "maps"),
+    *("heatmap", "slides", "tiles", "inputs", "models", "maps"),
 )
 
 
