@@ -18,7 +18,13 @@ from PIL import Image
 
 from cancernet.augmentation import Augmentation
 from cancernet.console import InputError
-from cancernet.pipeline import _nearest_neighbours, read_patch, scoring_batches, training_batches
+from cancernet.pipeline import (
+    _nearest_neighbours,
+    read_patch,
+    scoring_batches,
+    tile_batches,
+    training_batches,
+)
 
 AUGMENTATION = Augmentation(
     rotation=20,
@@ -322,3 +328,18 @@ def test_file_names_that_are_not_ascii(files, tmp_path):
     path.write_bytes(files[5].read_bytes())
     (images,) = scoring_batches([path], image_size=IMAGE_SIZE, batch_size=4)
     assert numbers_in(images) == [5]
+
+
+def test_tiles_give_the_images_that_files_of_the_same_pixels_give(tmp_path):
+    generator = np.random.default_rng(5)
+    sizes = [(50, 50), (32, 160), (49, 50), (50, 50), (7, 96), (1, 1), (33, 41), (32, 160)]
+    tiles = [generator.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
+    files = [tmp_path / f"{index}.png" for index in range(len(tiles))]
+    for tile, file in zip(tiles, files, strict=True):
+        Image.fromarray(tile).save(file)
+    reading: dict[str, Any] = {"image_size": (48, 40), "batch_size": 3}
+    from_tiles = list(tile_batches(tiles, **reading).as_numpy_iterator())
+    from_files = list(scoring_batches(files, **reading).as_numpy_iterator())
+    assert [len(batch) for batch in from_tiles] == [3, 3, 2]
+    for one, other in zip(from_tiles, from_files, strict=True):
+        np.testing.assert_array_equal(one, other)
