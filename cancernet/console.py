@@ -4,6 +4,7 @@ Standard library only (tqdm is imported when a bar is made), so that `--help` an
 """
 
 import argparse
+import math
 import os
 import signal
 import sys
@@ -13,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
 
-DONE, BAD_INPUT, INTERRUPTED = 0, 2, 130
+DONE, PARTLY_DONE, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 SAMPLE_NOTICE = (
     "SYNTHETIC SAMPLE: drawn by a program, no tissue. Its figures say nothing of cancer."
@@ -108,6 +109,21 @@ def seed(text: str) -> int:
         argparse.ArgumentTypeError: `text` is anything else.
     """
     return _whole_number(text, 0, 2**32 - 1)
+
+
+def positive_number(text: str) -> float:
+    """Parses a number above 0, for argparse.
+
+    Raises:
+        argparse.ArgumentTypeError: `text` is anything else.
+    """
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return number
 
 
 def _whole_number(text: str, least: int, most: int) -> int:

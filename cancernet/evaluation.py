@@ -105,6 +105,11 @@ def _ratio(part: Any, whole: Any) -> Any:
     return part / whole if whole else None
 
 
+def shortest(probability: float | np.floating[Any]) -> str:
+    """Writes a probability in the shortest form that reads back as the same float32."""
+    return str(np.float32(probability))
+
+
 def confusion(labels: Labels, probabilities: Probabilities, *, threshold: float) -> Confusion:
     """Counts the four outcomes.
 

@@ -64,12 +64,12 @@ def begin_run(output: Path, *, plot_copy: Path | None = None, resume: bool = Fal
     else:
         run = beside if (output / LAST_FILE).exists() else output
     run.mkdir(parents=True, exist_ok=True)
-    _try_writing(run)
+    try_writing(run)
     if plot_copy:
         if plot_copy.is_dir():
             raise InputError(f"--plot is {plot_copy}, a directory. Name a PNG file in it.")
         plot_copy.parent.mkdir(parents=True, exist_ok=True)
-        _try_writing(plot_copy.parent)
+        try_writing(plot_copy.parent)
     return run
 
 
@@ -79,7 +79,7 @@ def _is_unfinished(run: Path) -> bool:
     return (run / HISTORY_FILE).exists() and not reported
 
 
-def _try_writing(folder: Path) -> None:
+def try_writing(folder: Path) -> None:
     """Finds out before the work whether its results can be written, by an empty file."""
     trial = folder / ".writable"
     trial.touch()

@@ -4,6 +4,7 @@ import re
 import struct
 import zlib
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -12,6 +13,7 @@ import numpy as np
 PATCH_SIDE = 50
 
 LABELS = {"0": 0, "1": 1}
+SPLIT_FOLDERS = ("training", "validation", "testing")
 
 IDC_NAME = re.compile(
     # What stands behind, as in "..._class0 (1).png" or "..._class0_copy.png", changes no fact.
@@ -95,6 +97,38 @@ def parse_source(source: str) -> PatchName:
     if IDC_PATIENT.fullmatch(patient_folder) and patient_folder != patient:
         raise ExcludedError("patient mismatch", f"folder {patient_folder}, file name {patient}")
     return PatchName(patient, LABELS[class_folder], int(idc_name["x"]), int(idc_name["y"]))
+
+
+@dataclass(frozen=True)
+class PatchFacts:
+    """What the path of a patch from anywhere tells; None or empty where it does not.
+
+    Attributes:
+        patient: As in `PatchName`.
+        label: 0 benign, 1 malignant; None, too, where name and folder contradict each other.
+        x: As in `PatchName`.
+        y: As in `PatchName`.
+    """
+
+    patient: str
+    label: int | None
+    x: int | None
+    y: int | None
+
+
+def read_facts(path: Path) -> PatchFacts:
+    """Reads what there is of patient, label and position; unlike `parse_source`, needs none."""
+    idc_name = IDC_NAME.match(path.name)
+    in_name = CLASS_IN_NAME.search(path.name)
+    in_folder = LABELS.get(path.parent.name)
+    label = LABELS.get(in_name["label"]) if in_name else in_folder
+    if in_folder is not None and label != in_folder:
+        label = None
+    if idc_name:
+        return PatchFacts(idc_name["patient"], label, int(idc_name["x"]), int(idc_name["y"]))
+    patient = path.parent.parent.name if in_folder is not None else ""
+    # In a built data set the folder two levels up is the split.
+    return PatchFacts("" if patient in SPLIT_FOLDERS else patient, label, None, None)
 
 
 def check_image(data: bytes, *, min_side: int, max_pixels: int) -> tuple[int, int]:

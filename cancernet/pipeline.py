@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from cancernet.augmentation import Augmentation, augment
 from cancernet.console import InputError
@@ -199,10 +200,46 @@ def read_patch(path: tf.Tensor, *, height: int, width: int) -> tf.Tensor:
     # In spite of its name this reads PNG, too. tf.io.decode_image would take the fast arithmetic
     # for JPEG, which is up to 16 levels off; Pillow takes the accurate one.
     image = tf.io.decode_jpeg(tf.io.read_file(path), channels=3, dct_method="INTEGER_ACCURATE")
-    sides = tf.cast(tf.shape(image), tf.float64)
-    rows = _nearest_neighbours(sides[0], height)
-    columns = _nearest_neighbours(sides[1], width)
-    return tf.gather(tf.gather(image, rows), columns, axis=1)
+    return _resize(image, height=height, width=width)
+
+
+def tile_batches(
+    tiles: Sequence[NDArray[np.uint8]],
+    *,
+    image_size: tuple[int, int],
+    batch_size: int,
+    data_format: str = "channels_last",
+) -> tf.data.Dataset:
+    """Makes batches of tiles cut from a larger image, as `scoring_batches` does of files.
+
+    Args:
+        tiles: Red, green and blue, uint8 in [0, 255], each of shape (height, width, 3) of its own.
+        image_size: Height and width of the images in pixels.
+        batch_size: Tiles a batch; the last one may be smaller.
+        data_format: "channels_last" or "channels_first".
+
+    Returns:
+        Images alone, in the order of the tiles: a file of the same pixels gives the same image.
+    """
+    height, width = image_size
+    pixels = np.empty((len(tiles), height, width, 3), np.uint8)
+    for shape in {tile.shape for tile in tiles}:
+        alike = [index for index, tile in enumerate(tiles) if tile.shape == shape]
+        stack = np.stack([tiles[index] for index in alike])
+        pixels[alike] = _resize(stack, height=height, width=width)
+
+    def load(batch: tf.Tensor) -> tf.Tensor:
+        return _arrange(_scale(batch), data_format)
+
+    return _in_parallel(tf.data.Dataset.from_tensor_slices(pixels).batch(batch_size), load)
+
+
+def _resize(images: tf.Tensor, *, height: int, width: int) -> tf.Tensor:
+    """Resizes images of shape (..., height, width, channels) to their nearest neighbours."""
+    sides = tf.cast(tf.shape(images), tf.float64)
+    rows = _nearest_neighbours(sides[-3], height)
+    columns = _nearest_neighbours(sides[-2], width)
+    return tf.gather(tf.gather(images, rows, axis=-3), columns, axis=-2)
 
 
 def _nearest_neighbours(side: tf.Tensor, target: int) -> tf.Tensor:

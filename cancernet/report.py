@@ -15,7 +15,7 @@ from cancernet import scorecard
 from cancernet.baselines import judge
 from cancernet.calibration import Recalibration, recalibrate
 from cancernet.dataset import Row
-from cancernet.evaluation import Probabilities
+from cancernet.evaluation import Probabilities, shortest
 from cancernet.files import CARD_FILE, LAST_FILE, replacing
 from cancernet.scorecard import Fitted
 
@@ -170,6 +170,4 @@ def write_predictions(
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("file", "patient", "x", "y", "label", "probability", "calibrated"))
         for row, *both in zip(rows, probabilities, calibrated, strict=True):
-            # The shortest text that reads back as the same float32.
-            shortest = [str(np.float32(probability)) for probability in both]
-            writer.writerow((row.file, row.patient, row.x, row.y, row.label, *shortest))
+            writer.writerow((row.file, row.patient, row.x, row.y, row.label, *map(shortest, both)))

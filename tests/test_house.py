@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import PROJECT
 
-SCRIPTS = ("build_dataset.py", "train_model.py")
+SCRIPTS = ("build_dataset.py", "train_model.py", "predict.py")
 
 # Each room may import those of lower floors only, and nothing of its own floor: so no circles.
 FLOORS = (
@@ -24,16 +24,17 @@ FLOORS = (
         "fused",
         "devices",
     },
-    {"originals", "evaluation", "pipeline", "checkpoint"},
-    {"dataset", "summary", "training", "calibration"},
-    {"building", "bootstrap", "screen", "plots"},
-    {"scorecard"},
-    {"baselines"},
+    {"originals", "evaluation", "pipeline", "checkpoint", "heatmap", "slides", "explain"},
+    {"dataset", "summary", "training", "calibration", "inputs", "maps", "tiles"},
+    {"building", "bootstrap", "screen", "plots", "models"},
+    {"scorecard", "inference"},
+    {"baselines", "atlas"},
     {"report", "page"},
 )
 WITHOUT_TENSORFLOW = (
     *("patches", "splitting", "originals", "dataset", "building", "plots", "page"),
     *("evaluation", "calibration", "bootstrap", "scorecard", "baselines", "report", "screen"),
+    *("heatmap", "slides", "tiles", "inputs", "models", "maps"),
 )
 
 
@@ -85,7 +86,12 @@ for room in {WITHOUT_TENSORFLOW}:
 
 
 def test_requirements_are_what_the_code_imports() -> None:
-    packages = {"cv2": "opencv-python-headless", "sklearn": "scikit-learn"}
+    packages = {
+        "cv2": "opencv-python-headless",
+        "openslide": "openslide-python",
+        "PIL": "pillow",
+        "sklearn": "scikit-learn",
+    }
     imported = set()
     for path in [*(PROJECT / "cancernet").glob("*.py"), *(PROJECT / name for name in SCRIPTS)]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -93,7 +99,12 @@ def test_requirements_are_what_the_code_imports() -> None:
                 imported |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module:
                 imported.add(node.module.split(".")[0])
+    imported -= {"mpl_toolkits"}  # A part of matplotlib.
     needed = {packages.get(name, name) for name in imported - sys.stdlib_module_names}
     lines = (PROJECT / "requirements.txt").read_text().split()
-    assert {line.split("==")[0] for line in lines} == needed - {"cancernet"}
+    slides = {
+        line.split("==")[0] for line in (PROJECT / "requirements-slides.txt").read_text().split()
+    }
+    assert slides == {"openslide-python", "openslide-bin"}  # Imported where a slide is opened.
+    assert {line.split("==")[0] for line in lines} == needed - {"cancernet", "openslide-python"}
     assert all("==" in line for line in lines)

@@ -23,6 +23,7 @@ from cancernet.pipeline import (
     read_patch,
     scoring_batches,
     steps_per_epoch,
+    tile_batches,
     training_batches,
 )
 
@@ -278,7 +279,7 @@ def test_every_device_gets_a_patch_of_every_batch(patches, batch_size, devices):
         return
     batches = [batch_size] * (steps - 1)
     batches.append(patches - sum(batches))
-    assert 0 < batches[-1] < 2 * batch_size
+    assert 0 < batches[-1] <= 2 * batch_size
     for batch in batches:
         share = math.ceil(batch / devices)
         assert batch - share * (devices - 1) > 0
@@ -385,3 +386,18 @@ def test_file_names_that_are_not_ascii(files, tmp_path):
     path.write_bytes(files[5].read_bytes())
     (images,) = scoring_batches([path], image_size=IMAGE_SIZE, batch_size=4)
     assert numbers_in(images) == [5]
+
+
+def test_tiles_give_the_images_that_files_of_the_same_pixels_give(tmp_path):
+    generator = np.random.default_rng(5)
+    sizes = [(50, 50), (32, 160), (49, 50), (50, 50), (7, 96), (1, 1), (33, 41), (32, 160)]
+    tiles = [generator.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
+    files = [tmp_path / f"{index}.png" for index in range(len(tiles))]
+    for tile, file in zip(tiles, files, strict=True):
+        Image.fromarray(tile).save(file)
+    reading: dict[str, Any] = {"image_size": (48, 40), "batch_size": 3}
+    from_tiles = list(tile_batches(tiles, **reading).as_numpy_iterator())
+    from_files = list(scoring_batches(files, **reading).as_numpy_iterator())
+    assert [len(batch) for batch in from_tiles] == [3, 3, 2]
+    for one, other in zip(from_tiles, from_files, strict=True):
+        np.testing.assert_array_equal(one, other)

@@ -1,0 +1,162 @@
+"""What the maps of a slide show, and what their files are called."""
+
+import json
+
+import matplotlib.colors
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from matplotlib.figure import Figure
+from PIL import Image
+
+from cancernet import maps
+from cancernet.atlas import safe_name
+from cancernet.console import SAMPLE_NOTICE
+
+
+def slide(*, name="8863", sample=False, labels=((0, 1, 1), (0, -1, -1))):
+    """Two rows of three squares: five patches, the last square glass."""
+    return maps.SlideMap(
+        name=name,
+        probability=np.array([[0.1, 0.9, 0.2], [0.7, 0.5, np.nan]], np.float32),
+        background=np.array([[False] * 3, [False, False, True]]),
+        label=np.array(labels, np.int8),
+        tissue=np.full((20, 30, 3), 200, np.uint8),
+        threshold=0.5,
+        sample=sample,
+    )
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The figures that were saved, by the ending of their file."""
+    figures = {}
+    savefig = Figure.savefig
+
+    def recorded(figure, path, **settings):
+        figures[path.stem.rpartition("_")[2]] = figure
+        savefig(figure, path, **settings)
+
+    monkeypatch.setattr(Figure, "savefig", recorded)
+    return figures
+
+
+def legend(figure):
+    return [text.get_text() for each in figure.legends for text in each.get_texts()]
+
+
+def test_all_maps_are_drawn_and_the_outcomes_counted(tmp_path, drawn):
+    figures = maps.draw(tmp_path, "8863", slide())
+    names = [f"8863_{what}" for what in ("errors.png", "figures.json", "heatmap.png", "tissue.png")]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+    for name in names:
+        if name.endswith("png"):
+            with Image.open(tmp_path / name) as image:
+                assert image.format == "PNG"
+                assert min(image.size) > 350
+    assert json.loads((tmp_path / "8863_figures.json").read_text()) == figures
+    assert figures is not None
+    # Of known class are 0.1 and 0.7, benign, and 0.9 and 0.2, malignant; 0.5 is not known.
+    assert figures["confusion_matrix"] == {"tn": 1, "fp": 1, "fn": 1, "tp": 1}
+    assert (figures["patches"], figures["prevalence"], figures["roc_auc"]) == (4, 0.5, 0.75)
+    assert legend(drawn["errors"]) == [
+        "background, skipped: 1",
+        "malignant, called malignant: 1",
+        "benign, called benign: 1",
+        "malignant, called benign: 1",
+        "benign, called malignant: 1",
+        "class not known: 1",
+    ]
+
+
+def test_each_square_has_the_colour_of_its_outcome(tmp_path, drawn):
+    maps.draw(tmp_path, "8863", slide())
+    (image,) = (each for each in drawn["errors"].axes[0].images if each.get_cmap().N == 5)
+    shown = image.cmap(image.norm(image.get_array()))[..., :3]
+    colours = {what: matplotlib.colors.to_rgb(colour) for what, colour in maps.OUTCOMES}
+    for (row, column), what in {
+        (0, 0): "benign, called benign",
+        (0, 1): "malignant, called malignant",
+        (0, 2): "malignant, called benign",
+        (1, 0): "benign, called malignant",
+        (1, 1): "class not known",
+    }.items():
+        assert tuple(shown[row, column]) == pytest.approx(colours[what])
+
+
+def test_the_heatmap_has_colour_bar_scale_title_and_legend(tmp_path, drawn):
+    maps.draw(tmp_path, "8863", slide())
+    axes, bar = drawn["heatmap"].axes
+    assert bar.get_ylabel() == "probability of class 1, malignant"
+    assert bar.get_ylim() == (0, 1)
+    (threshold,) = (line for line in bar.lines if line.get_color() == "red")
+    assert list(threshold.get_ydata()) == [0.5, 0.5]
+    assert "patches 5, called malignant 3" in axes.get_title()
+    assert legend(drawn["heatmap"]) == ["background, skipped: 1"]
+    colours = next(image for image in axes.images if image.get_cmap().name == "viridis")
+    np.testing.assert_array_equal(colours.get_array().filled(np.nan), slide().probability)
+    # A patch is 200 micrometres wide, so the slide is 600: a scale of 100 fits in a quarter.
+    assert colours.get_extent() == [0, 600, 400, 0]
+    (scale,) = (each for each in axes.artists if hasattr(each, "txt_label"))
+    assert scale.txt_label.get_text() == "100 µm"
+
+
+def test_squares_without_a_patch_are_not_taken_for_glass(tmp_path, drawn):
+    gaps = slide()
+    maps.draw(tmp_path, "x", maps.SlideMap(**{**vars(gaps), "background": gaps.background & False}))
+    assert legend(drawn["heatmap"]) == ["no patch: 1"]
+
+
+def test_without_classes_there_are_no_errors(tmp_path):
+    unknown = slide(labels=((-1, -1, -1), (-1, -1, -1)))
+    assert maps.draw(tmp_path, "x", unknown) is None
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["x_heatmap.png", "x_tissue.png"]
+
+
+def test_of_one_class_what_is_not_defined_is_null():
+    figures = maps.slide_figures(slide(labels=((0, 0, 0), (0, 0, -1))))
+    assert figures["sensitivity"] is None
+    assert figures["roc_auc"] is None
+    assert figures["specificity"] == 2 / 5
+
+
+@pytest.mark.parametrize("sample", [True, False])
+def test_the_notice_stands_on_every_map_of_the_sample_and_fits(tmp_path, drawn, sample):
+    maps.draw(tmp_path, "99901", slide(name="99901", sample=sample))
+    assert set(drawn) == {"heatmap", "tissue", "errors"}
+    for figure in drawn.values():
+        notices = [text for text in figure.texts if text.get_text() == SAMPLE_NOTICE]
+        assert len(notices) == sample
+        for notice in notices:
+            box = notice.get_window_extent()
+            assert box.x0 >= 0
+            assert box.x1 <= figure.bbox.width
+
+
+def test_any_name_can_be_a_title(tmp_path):
+    maps.draw(tmp_path, "x", slide(name="$\\frac \N{CJK UNIFIED IDEOGRAPH-75C5}\udcff\n<b>" * 9))
+
+
+def test_a_large_slide_stays_within_the_picture():
+    assert maps.picture_side(10, 20) == 50
+    assert maps.picture_side(100, 80) == 10
+    assert maps.picture_side(10_000, 1) == 1
+
+
+def test_file_names_by_hand():
+    taken: set[str] = set()
+    names = ["8863", "a/b", "a b", "A_B", "../../etc", ".", "", "-x", "Müller 病", "\udcff"]
+    expected = ["8863", "a_b", "a_b-2", "A_B-3", "_.._etc", "unnamed", "unnamed-2", "x"]
+    assert [safe_name(name, taken) for name in names] == [*expected, "Müller_病", "_"]
+
+
+@given(st.lists(st.text(max_size=200)))
+def test_file_names_are_safe_and_apart(names):
+    taken: set[str] = set()
+    made = [safe_name(name, taken) for name in names]
+    assert len({name.lower() for name in made}) == len(names)
+    for name in made:
+        assert 0 < len(name) < 120
+        assert not name.startswith((".", "-"))
+        assert not set(name) & set('/\\:*?"<>|\0\n\r\t ')
