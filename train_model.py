@@ -12,7 +12,7 @@ import argparse
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from cancernet import config, console
 
@@ -203,6 +203,11 @@ def train(
         batch_size=arguments.batch_size,
         log=log,
     )
+    size, patches = arguments.batch_size, len(labels["training"])
+    if size > patches:
+        notes.append(
+            f"BATCH_SIZE is {size}, more than the {patches} training patches: an epoch is one step"
+        )
     return log.rows, notes
 
 
@@ -258,7 +263,7 @@ def main() -> None:
     """Trains, tests and reports."""
     began = time.perf_counter()
     arguments = parse_arguments()
-    from cancernet import dataset, files, scorecard
+    from cancernet import dataset, files
 
     # 1. Data
     constants = settings(arguments)
@@ -269,7 +274,24 @@ def main() -> None:
 
     # These take seconds to import: after all that can be refused at once.
     console.prepare_tensorflow()
-    from cancernet import devices, plots, report, screen
+    from cancernet import failures
+
+    patches = [arguments.dataset / row.file for rows in splits.values() for row in rows]
+    with failures.explained(patches, batch_size=arguments.batch_size):
+        train_and_report(arguments, splits, build, constants=constants, run=run, began=began)
+
+
+def train_and_report(
+    arguments: argparse.Namespace,
+    splits: dict[str, list[Row]],
+    build: dict[str, Any],
+    *,
+    constants: dict[str, object],
+    run: Path,
+    began: float,
+) -> None:
+    """Does all that is left once the data set is open and the output can be written to."""
+    from cancernet import devices, files, plots, report, scorecard, screen
 
     # 2. Network and training
     strategy = devices.strategy()

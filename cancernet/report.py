@@ -3,7 +3,7 @@
 import csv
 import json
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -68,7 +68,7 @@ def make_metrics(
         scores[split], more = scorecard.score(
             labels[split], probabilities[split], patients[split], fitted=fitted, **resampling
         )
-        notes += [f"{split}: {note}" for note in more]
+        notes += [f"{split}: {note}" for note in [*_one_class(scores[split]), *more]]
     judged = "testing" if scores["testing"] else "validation"
     judgements: dict[str, Any] = {}
     for name, rival in baselines.items():
@@ -95,6 +95,18 @@ def make_metrics(
         "seconds": seconds,
         "notes": notes,
     }
+
+
+def _one_class(figures: Mapping[str, Any]) -> Iterator[str]:
+    """Says where the network calls all patches the same: it has learnt nothing that shows there."""
+    for name in ("at_0.5", "at_validation_threshold"):
+        counts = figures[name]["confusion_matrix"]
+        for called, others in (("malignant", ("tn", "fn")), ("benign", ("tp", "fp"))):
+            if not any(counts[other] for other in others):
+                yield (
+                    f"THE NETWORK PREDICTS ONE CLASS ONLY {name.replace('_', ' ')}: "
+                    f"it calls all {figures['patches']:,} patches {called}"
+                )
 
 
 def write_run(

@@ -6,8 +6,7 @@ import json
 import math
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -110,22 +109,13 @@ def compile_published(
     model.compile(loss="categorical_crossentropy", optimizer=optimizer, metrics=["accuracy"])
 
 
-@contextmanager
-def _readable_patches() -> Iterator[None]:
-    """Turns TensorFlow's error on a patch that it cannot read into a message for the user."""
-    try:
-        yield
-    except (tf.errors.InvalidArgumentError, tf.errors.NotFoundError) as error:
-        raise InputError(
-            f"A patch of the data set cannot be read ({error.message.splitlines()[0]}). "
-            "Build the data set again."
-        ) from error
+class DivergedError(Exception):
+    """Training that ran into numbers that are none; the text says where."""
 
 
 def predict(model: keras.Model, batches: tf.data.Dataset) -> np.ndarray:
     """Computes the probability of class 1, float32 in [0, 1], shape (patches,), in their order."""
-    with _readable_patches():
-        return model.predict(batches, verbose=0)[:, 1]
+    return model.predict(batches, verbose=0)[:, 1]
 
 
 def save_network(model: keras.Model, path: Path, *, sample: bool) -> None:
@@ -201,9 +191,9 @@ class EpochLog(keras.callbacks.Callback):
         auc = evaluation.roc_auc(self._labels, probabilities)
         accuracy = evaluation.confusion(self._labels, probabilities, threshold=0.5).accuracy
         if auc is None or accuracy is None:
-            raise InputError(
-                f"Epoch {epoch + 1}: no ROC AUC on validation, since a class is missing or the "
-                "probabilities are no numbers. Check the data set, or lower LEARNING_RATE."
+            raise DivergedError(
+                f"epoch {epoch + 1} has no ROC AUC on validation, since a class is missing or the "
+                "probabilities are no numbers"
             )
         if auc > self._best:
             network = self._network or self.model
@@ -237,6 +227,28 @@ def _write_history(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
+
+
+class StopAtNoNumber(keras.callbacks.Callback):
+    """Stops training within the epoch at a loss that is infinite or no number.
+
+    Nothing better comes after it: the weights are no numbers either, or will be. (Keras' own
+    TerminateOnNaN would end the epoch as if it were finished, and it would be scored and logged.)
+    """
+
+    _epoch = 0
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Remembers which epoch it is."""
+        self._epoch = epoch
+
+    def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
+        """Looks at the mean loss of the epoch so far, which one such step spoils."""
+        loss = (logs or {}).get("loss", 0.0)
+        if not math.isfinite(loss):
+            raise DivergedError(
+                f"the loss became {loss} at step {batch + 1} of epoch {self._epoch + 1}"
+            )
 
 
 class ProgressBar(keras.callbacks.Callback):
@@ -277,9 +289,10 @@ def fit(
         log: What is done at the end of each epoch.
 
     Returns:
-        A note where Ctrl-C stopped it, else nothing.
+        A note where Ctrl-C or a loss that is no number stopped it, else nothing.
 
     Raises:
+        InputError: The loss was no number before the first epoch was finished.
         KeyboardInterrupt: Ctrl-C before the first epoch was finished.
     """
     devices = model.distribute_strategy.num_replicas_in_sync
@@ -288,20 +301,27 @@ def fit(
         height, width, depth = model.input_shape[1:]
         model.test_on_batch(np.zeros((1, height, width, depth)), np.array([[1, 0]]))
     try:
-        with _readable_patches():
-            model.fit(
-                batches,
-                epochs=epochs,
-                steps_per_epoch=steps_per_epoch(
-                    len(labels), batch_size=batch_size, devices=devices
-                ),
-                class_weight=class_weights(labels),
-                shuffle=False,  # The batches come shuffled; Keras would warn that it cannot.
-                callbacks=[ProgressBar(), log],
-                verbose=0,
-            )
+        model.fit(
+            batches,
+            epochs=epochs,
+            steps_per_epoch=steps_per_epoch(len(labels), batch_size=batch_size, devices=devices),
+            class_weight=class_weights(labels),
+            shuffle=False,  # The batches come shuffled; Keras would warn that it cannot.
+            callbacks=[ProgressBar(), StopAtNoNumber(), log],
+            verbose=0,
+        )
     except KeyboardInterrupt:
         if not log.rows:
             raise
         return [f"stopped after {len(log.rows)} of {epochs} epochs"]
+    except DivergedError as error:
+        if not log.rows:
+            raise InputError(
+                f"Training went wrong before an epoch was finished: {error}. Lower LEARNING_RATE "
+                "in cancernet/config.py; if that is no cure, check the data set."
+            ) from error
+        return [
+            f"TRAINING WENT WRONG and stopped after {len(log.rows)} of {epochs} epochs: {error}. "
+            "All is of the best epoch before; lower LEARNING_RATE for a whole run"
+        ]
     return []

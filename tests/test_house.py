@@ -25,7 +25,7 @@ FLOORS = (
         "devices",
     },
     {"originals", "evaluation", "pipeline"},
-    {"dataset", "summary", "plots", "training", "calibration"},
+    {"dataset", "summary", "plots", "training", "calibration", "failures"},
     {"building", "bootstrap", "screen"},
     {"scorecard"},
     {"baselines"},

@@ -142,6 +142,18 @@ def test_a_figure_that_is_not_defined_is_noted_with_its_split():
     assert note.startswith("testing: sensitivity, ")
 
 
+@pytest.mark.parametrize(("probability", "called"), [(0.9, "malignant"), (0.1, "benign")])
+def test_a_network_that_predicts_one_class_only_is_named(probability, called):
+    assert not any("ONE CLASS" in note for note in metrics_of()["notes"])
+    same = {split: np.full_like(values, probability) for split, values in PROBABILITIES.items()}
+    same["validation"] = PROBABILITIES["validation"]
+    notes = [note for note in metrics_of(probabilities=same)["notes"] if "ONE CLASS" in note]
+    assert notes == [
+        f"testing: THE NETWORK PREDICTS ONE CLASS ONLY {at}: it calls all 5 patches {called}"
+        for at in ("at 0.5", "at validation threshold")
+    ]
+
+
 def test_the_validation_threshold_and_line_are_used_on_testing_as_well():
     metrics = metrics_of()
     for split in ("validation", "testing"):

@@ -306,9 +306,9 @@ def test_what_training_cannot_use_is_refused_before_it_begins(
 
 def test_a_patch_damaged_after_the_build_is_one_message(originals: Path, tmp_path: Path) -> None:
     assert run(BUILD, "--original", originals, cwd=tmp_path).returncode == 0
-    for patch in (tmp_path / "datasets/idc/training/0").iterdir():
-        patch.write_bytes(b"x" * patch.stat().st_size)
-    assert_refused(run(TRAIN, "--epochs", "1", cwd=tmp_path), "cannot be read", "Build")
+    patch = min((tmp_path / "datasets/idc/training/0").iterdir())
+    patch.write_bytes(b"x" * patch.stat().st_size)
+    assert_refused(run(TRAIN, "--epochs", "1", cwd=tmp_path), patch.name, "cannot be read", "Build")
 
 
 def test_real_patches_go_through_both_scripts(real_patches: Path, tmp_path: Path) -> None:

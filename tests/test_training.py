@@ -381,12 +381,58 @@ def test_same_seed_gives_the_same_training(split, tmp_path_factory):
     np.testing.assert_allclose(history(), history(), rtol=1e-6)
 
 
-def test_training_that_diverges_says_what_to_change(split, tmp_path):
-    def diverge(model, epoch):
-        model.set_weights([np.full_like(weights, np.nan) for weights in model.get_weights()])
+# --- Training that goes wrong --------------------------------------------------------------------
 
-    with pytest.raises(InputError, match="LEARNING_RATE"):
-        fit(split, tmp_path, epochs=1, log=Recorder(split, tmp_path, prepare=diverge))
+
+class Spoiled(Recorder):
+    """Makes every weight no number after a step, as a learning rate far too high does."""
+
+    after_step: int
+
+    def on_train_batch_end(self, batch, logs=None):
+        if int(self.model.optimizer.iterations) == self.after_step:
+            self.model.set_weights([np.full_like(w, np.nan) for w in self.model.get_weights()])
+
+
+def spoiled(split, run, *, after_step):
+    log = Spoiled(split, run)
+    log.after_step = after_step
+    return log
+
+
+def test_a_loss_that_is_no_number_stops_at_once_and_keeps_the_finished_epochs(split, tmp_path):
+    fitted = fit(split, tmp_path, log=spoiled(split, tmp_path, after_step=4))
+    (note,) = fitted.notes
+    assert note.startswith("TRAINING WENT WRONG and stopped after 1 of 3 epochs: ")
+    assert "the loss became nan at step 2 of epoch 2" in note
+    assert "LEARNING_RATE" in note
+    assert int(fitted.model.optimizer.iterations) == 5  # Not to the epoch's end.
+    assert len(read_history(tmp_path)) == 1
+    saved = keras.models.load_model(tmp_path / "cancernet.keras")
+    for found, expected in zip(saved.get_weights(), fitted.log.weights[0], strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_weights_spoiled_by_the_last_step_of_an_epoch_are_not_kept(split, tmp_path):
+    fitted = fit(split, tmp_path, log=spoiled(split, tmp_path, after_step=6))
+    assert "epoch 2 has no ROC AUC" in fitted.notes[0]
+    assert len(fitted.log.rows) == len(read_history(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("after_step", [1, 3])
+def test_training_that_diverges_in_its_first_epoch_says_what_to_change(split, tmp_path, after_step):
+    with pytest.raises(InputError, match=r"before an epoch was finished.*LEARNING_RATE"):
+        fit(split, tmp_path, log=spoiled(split, tmp_path, after_step=after_step))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf])
+def test_infinite_and_undefined_losses_stop(loss):
+    stop = training.StopAtNoNumber()
+    stop.on_epoch_begin(4)
+    stop.on_train_batch_end(0, {"loss": 1e30})
+    with pytest.raises(training.DivergedError, match=f"became {loss} at step 8 of epoch 5"):
+        stop.on_train_batch_end(7, {"loss": loss})
 
 
 # --- The network that is kept --------------------------------------------------------------------
