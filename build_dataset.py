@@ -53,7 +53,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def open_originals(arguments: argparse.Namespace) -> Path:
     """Finds the originals, or makes the sample or fetches the public data set first."""
-    from cancernet import building, download, sample
+    from cancernet import building, download, locks, sample
 
     if arguments.download:
         return download.fetch()
@@ -61,6 +61,7 @@ def open_originals(arguments: argparse.Namespace) -> Path:
     building.check_replaceable(arguments.dataset, original=folder, sample=arguments.sample)
     if not arguments.sample:
         return folder
+    locks.alone(folder, option="SAMPLE_PATH")
     print(f"Drawing the sample in {folder} ...", flush=True)
     sample.draw_sample(folder, seed=arguments.seed)
     return folder
@@ -72,7 +73,7 @@ def main() -> None:
     if arguments.sample:
         print(console.SAMPLE_NOTICE)
     # These take a second to import: after the command line has been read.
-    from cancernet import building, dataset, originals, sample, summary
+    from cancernet import building, dataset, locks, originals, sample, summary
 
     # 1. Originals
     folders = building.split_folders(
@@ -81,6 +82,7 @@ def main() -> None:
     fractions = splitting.split_fractions(config.TRAIN_SPLIT, config.VAL_SPLIT)
     splitting.check_method(arguments.split)
     building.check_copy_mode(config.COPY_MODE)
+    locks.build(arguments.dataset)
     dataset.settle(arguments.dataset)
     original = open_originals(arguments)
     patches, exclusions = originals.examine(

@@ -82,6 +82,11 @@ def parse_arguments() -> argparse.Namespace:
         metavar="FILE",
         help="where a copy of the plot goes (default: plot.png in the output directory alone)",
     )
+    parser.add_argument(
+        "--verify",
+        action="store_true",
+        help="compare every patch with its hash in manifest.csv first",
+    )
     return parser.parse_args()
 
 
@@ -263,11 +268,15 @@ def main() -> None:
     """Trains, tests and reports."""
     began = time.perf_counter()
     arguments = parse_arguments()
-    from cancernet import dataset, files
+    from cancernet import dataset, files, locks
 
     # 1. Data
     constants = settings(arguments)
+    locks.share(arguments.dataset)
+    locks.write(arguments.output)
     splits, build = dataset.open_dataset(arguments.dataset)
+    if arguments.verify:
+        dataset.verify(arguments.dataset, [row for rows in splits.values() for row in rows])
     if build["sample"]:
         print(console.SAMPLE_NOTICE, flush=True)
     run = files.begin_run(arguments.output, plot_copy=arguments.plot)

@@ -185,12 +185,14 @@ COPY_MODES = {"copy": _copy, "hardlink": _hardlink, "symlink": _symlink}
 @contextmanager
 def new_set(dataset: Path) -> Iterator[None]:
     """Makes room for a new set beside the old one, and clears away what does not get finished."""
-    new, _ = beside(dataset)
+    new, old = beside(dataset)
     remove(new)
+    remove(old)
     new.mkdir(parents=True)
     try:
         yield
     finally:
+        settle(dataset)  # First: a stop in the middle of the swap must not cost the new set.
         remove(new)
 
 
@@ -261,8 +263,12 @@ def swap(
     dataset = dataset.resolve()
     if dataset.exists():
         dataset.rename(old)
-    new.rename(dataset)
-    settle(dataset)
+    try:
+        new.rename(dataset)
+    except OSError:
+        if old.exists():
+            old.rename(dataset)
+        raise
 
 
 def _write_csv(path: Path, kind: type, items: Iterable[Any]) -> None:

@@ -17,6 +17,7 @@ FLOORS = (
         "patches",
         "splitting",
         "files",
+        "locks",
         "download",
         "sample",
         "augmentation",
@@ -32,7 +33,7 @@ FLOORS = (
     {"report"},
 )
 WITHOUT_TENSORFLOW = (
-    *("patches", "splitting", "originals", "dataset", "building"),
+    *("locks", "patches", "splitting", "originals", "dataset", "building"),
     *("evaluation", "calibration", "bootstrap", "scorecard", "baselines", "report", "screen"),
 )
 

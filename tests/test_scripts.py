@@ -309,6 +309,8 @@ def test_a_patch_damaged_after_the_build_is_one_message(originals: Path, tmp_pat
     patch = min((tmp_path / "datasets/idc/training/0").iterdir())
     patch.write_bytes(b"x" * patch.stat().st_size)
     assert_refused(run(TRAIN, "--epochs", "1", cwd=tmp_path), patch.name, "cannot be read", "Build")
+    verified = run(TRAIN, "--epochs", "1", "--verify", cwd=tmp_path)
+    assert_refused(verified, patch.name, "changed", "hash", "Build")
 
 
 def test_real_patches_go_through_both_scripts(real_patches: Path, tmp_path: Path) -> None:
