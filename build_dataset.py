@@ -22,7 +22,7 @@ def parse_arguments() -> argparse.Namespace:
     source.add_argument(
         "--original",
         type=Path,
-        default=Path(config.ORIG_INPUT_DATASET),
+        default=console.configured_path("ORIG_INPUT_DATASET", config.ORIG_INPUT_DATASET),
         metavar="DIR",
         help="where the images are, as <patient>/<class>/<file> (default: %(default)s)",
     )
@@ -31,7 +31,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--dataset",
         type=Path,
-        default=Path(config.BASE_PATH),
+        default=console.configured_path("BASE_PATH", config.BASE_PATH),
         metavar="DIR",
         help="where the data set goes (default: %(default)s)",
     )
@@ -57,7 +57,9 @@ def open_originals(arguments: argparse.Namespace) -> Path:
 
     if arguments.download:
         return download.fetch()
-    folder = Path(config.SAMPLE_PATH) if arguments.sample else arguments.original
+    folder = arguments.original
+    if arguments.sample:
+        folder = console.configured_path("SAMPLE_PATH", config.SAMPLE_PATH)
     building.check_replaceable(arguments.dataset, original=folder, sample=arguments.sample)
     if not arguments.sample:
         return folder

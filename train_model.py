@@ -50,14 +50,14 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--dataset",
         type=Path,
-        default=Path(config.BASE_PATH),
+        default=console.configured_path("BASE_PATH", config.BASE_PATH),
         metavar="DIR",
         help="the data set that build_dataset.py made (default: %(default)s)",
     )
     parser.add_argument(
         "--output",
         type=Path,
-        default=Path(config.OUTPUT_PATH),
+        default=console.configured_path("OUTPUT_PATH", config.OUTPUT_PATH),
         metavar="DIR",
         help="where model, plot and figures go (default: %(default)s)",
     )

@@ -1,6 +1,5 @@
 """The files that the figures of a run go to: metrics.json, predictions.csv, the model's card."""
 
-import csv
 import json
 import platform
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +15,7 @@ from cancernet.baselines import judge
 from cancernet.calibration import Recalibration, recalibrate
 from cancernet.dataset import Row
 from cancernet.evaluation import Probabilities
-from cancernet.files import LAST_FILE, replacing
+from cancernet.files import LAST_FILE, replacing, write_rows
 from cancernet.scorecard import Fitted
 
 PACKAGES = ("tensorflow", "keras", "numpy", "scikit-learn", "opencv-python-headless")
@@ -99,7 +98,11 @@ def make_metrics(
 
 def _one_class(figures: Mapping[str, Any]) -> Iterator[str]:
     """Says where the network calls all patches the same: it has learnt nothing that shows there."""
-    for name in ("at_0.5", "at_validation_threshold"):
+    different = {
+        tuple(figures[name]["confusion_matrix"].values()): name
+        for name in ("at_validation_threshold", "at_0.5")
+    }
+    for name in sorted(different.values()):
         counts = figures[name]["confusion_matrix"]
         for called, others in (("malignant", ("tn", "fn")), ("benign", ("tp", "fp"))):
             if not any(counts[other] for other in others):
@@ -170,9 +173,15 @@ def write_predictions(
         replacing(run / "predictions.csv") as beside,
         beside.open("w", newline="", encoding="utf-8") as file,
     ):
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("file", "patient", "x", "y", "label", "probability", "calibrated"))
-        for row, *both in zip(rows, probabilities, calibrated, strict=True):
-            # The shortest text that reads back as the same float32.
-            shortest = [str(np.float32(probability)) for probability in both]
-            writer.writerow((row.file, row.patient, row.x, row.y, row.label, *shortest))
+        write_rows(file, [("file", "patient", "x", "y", "label", "probability", "calibrated")])
+        # The shortest text that reads back as the same float32.
+        shortest = (
+            (str(np.float32(each)) for each in both) for both in (probabilities, calibrated)
+        )
+        write_rows(
+            file,
+            (
+                (row.file, row.patient, row.x, row.y, row.label, *both)
+                for row, *both in zip(rows, *shortest, strict=True)
+            ),
+        )

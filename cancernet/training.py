@@ -25,6 +25,9 @@ INITIAL_ACCUMULATOR = 0.1
 
 # Three poolings halve a side each; nothing is left of fewer pixels.
 SMALLEST_SIDE = 8
+# Its first dense layer would have half a billion weights.
+LARGEST_SIDE = 1024
+LARGEST_RATE = 1e6  # Far above any that learns, far below what float32 overflows at.
 
 CHANGE = "Change it in cancernet/config.py."
 
@@ -51,14 +54,17 @@ def check_settings(
         if not isinstance(value, int):
             raise InputError(f"{name} is {value!r}: expected a whole number. {CHANGE}")
     problem = None
-    if min(width, height) < SMALLEST_SIDE:
-        problem = f"IMAGE_WIDTH and IMAGE_HEIGHT are {width} and {height}, at least {SMALLEST_SIDE}"
+    if not SMALLEST_SIDE <= min(width, height) <= max(width, height) <= LARGEST_SIDE:
+        problem = (
+            f"IMAGE_WIDTH and IMAGE_HEIGHT are {width} and {height}, "
+            f"{SMALLEST_SIDE} to {LARGEST_SIDE} pixels each"
+        )
     elif depth != 3:
         problem = f"IMAGE_DEPTH is {depth}, 3 (patches are read as red, green and blue)"
     elif classes != 2:
         problem = f"CLASSES is {classes}, 2 (benign and malignant)"
-    elif not isinstance(learning_rate, int | float) or not 0 < learning_rate < math.inf:
-        problem = f"LEARNING_RATE is {learning_rate}, a number above 0"
+    elif not isinstance(learning_rate, int | float) or not 0 < learning_rate <= LARGEST_RATE:
+        problem = f"LEARNING_RATE is {learning_rate}, a number above 0, at most {LARGEST_RATE:,.0f}"
     elif not isinstance(decode_cache_mb, int | float) or not 0 <= decode_cache_mb < math.inf:
         problem = f"DECODE_CACHE_MB is {decode_cache_mb}, megabytes, 0 or more"
     elif not 0 <= seed < 2**32:

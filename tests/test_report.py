@@ -148,9 +148,19 @@ def test_a_network_that_predicts_one_class_only_is_named(probability, called):
     same = {split: np.full_like(values, probability) for split, values in PROBABILITIES.items()}
     same["validation"] = PROBABILITIES["validation"]
     notes = [note for note in metrics_of(probabilities=same)["notes"] if "ONE CLASS" in note]
+    # Once, since at the validation threshold, 0.75, the outcome is the same.
     assert notes == [
-        f"testing: THE NETWORK PREDICTS ONE CLASS ONLY {at}: it calls all 5 patches {called}"
-        for at in ("at 0.5", "at validation threshold")
+        f"testing: THE NETWORK PREDICTS ONE CLASS ONLY at 0.5: it calls all 5 patches {called}"
+    ]
+
+
+def test_one_class_at_the_validation_threshold_alone_is_named_as_well():
+    testing = np.array([0.1, 0.7, 0.2, 0.6, 0.7], dtype=np.float32)  # None reaches 0.75.
+    narrow = PROBABILITIES | {"testing": testing}
+    notes = [note for note in metrics_of(probabilities=narrow)["notes"] if "ONE CLASS" in note]
+    assert notes == [
+        "testing: THE NETWORK PREDICTS ONE CLASS ONLY at validation threshold: "
+        "it calls all 5 patches benign"
     ]
 
 

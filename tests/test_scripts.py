@@ -354,6 +354,9 @@ def test_without_testing_patients_validation_is_reported(
     assert metrics["testing"] is None
     assert metrics["validation"]["patches"] == 8
     assert any("testing" in note for note in metrics["notes"])
+    large = "BATCH_SIZE is 32, more than the 16 training patches: an epoch is one step"
+    assert large in metrics["notes"]
+    assert f"Note: {large}." in trained.stdout
     assert len((tmp_path / "output/predictions.csv").read_text().splitlines()) == 1
     assert (tmp_path / "my plot.png").is_file()
 

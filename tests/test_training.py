@@ -289,6 +289,8 @@ def test_settings_that_can_be_used_are_accepted(change):
     [
         ({"width": 7}, "IMAGE_WIDTH"),
         ({"height": 0}, "IMAGE_HEIGHT"),
+        ({"width": 1025}, "IMAGE_WIDTH"),
+        ({"learning_rate": 10**400}, "LEARNING_RATE"),
         ({"depth": 1}, "IMAGE_DEPTH"),
         ({"classes": 3}, "CLASSES"),
         ({"learning_rate": 0}, "LEARNING_RATE"),
