@@ -22,7 +22,7 @@ def parse_arguments() -> argparse.Namespace:
     source.add_argument(
         "--original",
         type=Path,
-        default=Path(config.ORIG_INPUT_DATASET),
+        default=console.configured_path("ORIG_INPUT_DATASET", config.ORIG_INPUT_DATASET),
         metavar="DIR",
         help="where the images are, as <patient>/<class>/<file> (default: %(default)s)",
     )
@@ -31,7 +31,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--dataset",
         type=Path,
-        default=Path(config.BASE_PATH),
+        default=console.configured_path("BASE_PATH", config.BASE_PATH),
         metavar="DIR",
         help="where the data set goes (default: %(default)s)",
     )
@@ -53,14 +53,17 @@ def parse_arguments() -> argparse.Namespace:
 
 def open_originals(arguments: argparse.Namespace) -> Path:
     """Finds the originals, or makes the sample or fetches the public data set first."""
-    from cancernet import building, download, sample
+    from cancernet import building, download, locks, sample
 
     if arguments.download:
         return download.fetch()
-    folder = Path(config.SAMPLE_PATH) if arguments.sample else arguments.original
+    folder = arguments.original
+    if arguments.sample:
+        folder = console.configured_path("SAMPLE_PATH", config.SAMPLE_PATH)
     building.check_replaceable(arguments.dataset, original=folder, sample=arguments.sample)
     if not arguments.sample:
         return folder
+    locks.alone(folder, option="SAMPLE_PATH")
     print(f"Drawing the sample in {folder} ...", flush=True)
     sample.draw_sample(folder, seed=arguments.seed)
     return folder
@@ -72,7 +75,7 @@ def main() -> None:
     if arguments.sample:
         print(console.SAMPLE_NOTICE)
     # These take a second to import: after the command line has been read.
-    from cancernet import building, dataset, originals, sample, summary
+    from cancernet import building, dataset, locks, originals, sample, summary
 
     # 1. Originals
     folders = building.split_folders(
@@ -81,6 +84,7 @@ def main() -> None:
     fractions = splitting.split_fractions(config.TRAIN_SPLIT, config.VAL_SPLIT)
     splitting.check_method(arguments.split)
     building.check_copy_mode(config.COPY_MODE)
+    locks.build(arguments.dataset)
     dataset.settle(arguments.dataset)
     original = open_originals(arguments)
     patches, exclusions = originals.examine(

@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # What takes seconds to import waits until the command line h
     from cancernet.augmentation import Augmentation
     from cancernet.dataset import Row
     from cancernet.evaluation import Probabilities
-    from cancernet.scorecard import Fitted
+    from cancernet.originals import Exclusion
 
 
 Result = TypeVar("Result")
@@ -36,6 +36,7 @@ class Trained(NamedTuple):
     scoring: dict[str, tf.data.Dataset]  # The batches of validation and testing.
     history: list[dict[str, float]]  # The rows of history.csv.
     notes: list[str]
+    resumable: bool  # Whether Ctrl-C left epochs to train.
 
 
 # What build_dataset.py used of the configuration stands in build.json.
@@ -62,14 +63,14 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--dataset",
         type=Path,
-        default=Path(config.BASE_PATH),
+        default=console.configured_path("BASE_PATH", config.BASE_PATH),
         metavar="DIR",
         help="the data set that build_dataset.py made (default: %(default)s)",
     )
     parser.add_argument(
         "--output",
         type=Path,
-        default=Path(config.OUTPUT_PATH),
+        default=console.configured_path("OUTPUT_PATH", config.OUTPUT_PATH),
         metavar="DIR",
         help="where model, plot and figures go (default: %(default)s)",
     )
@@ -99,6 +100,11 @@ def parse_arguments() -> argparse.Namespace:
         action="store_true",
         help="go on with the run in the output directory after its last finished epoch",
     )
+    parser.add_argument(
+        "--verify",
+        action="store_true",
+        help="compare every patch with its hash in manifest.csv first",
+    )
     return parser.parse_args()
 
 
@@ -120,6 +126,23 @@ def settings(arguments: argparse.Namespace) -> dict[str, object]:
             )
     scorecard.check_settings(measure=config.THRESHOLD_MEASURE, resamples=config.RESAMPLES)
     return constants
+
+
+def open_data(
+    arguments: argparse.Namespace,
+) -> tuple[dict[str, list[Row]], dict[str, Any], list[Exclusion]]:
+    """Opens the data set, which no build may change from now on; gives rows, build, exclusions."""
+    from cancernet import dataset, locks
+
+    locks.share(arguments.dataset)
+    locks.write(arguments.output)
+    splits, build = dataset.open_dataset(arguments.dataset)
+    exclusions = dataset.read_exclusions(arguments.dataset)
+    if arguments.verify or arguments.resume:
+        dataset.verify(arguments.dataset, [row for rows in splits.values() for row in rows])
+    if build["sample"]:
+        print(console.SAMPLE_NOTICE, flush=True)
+    return splits, build, exclusions
 
 
 def make_augmentation() -> Augmentation:
@@ -222,18 +245,10 @@ def make_networks(epochs: int, strategy: tf.distribute.Strategy) -> tuple[keras.
 
 def run_inputs(arguments: argparse.Namespace, constants: dict[str, object]) -> dict[str, object]:
     """Lists what the trained weights depend on: a run is resumed with the same alone."""
-    import hashlib
-
     from cancernet import dataset, report
 
-    manifest = (arguments.dataset / dataset.MANIFEST).read_bytes()
-    places = {"BASE_PATH", "OUTPUT_PATH"}
-    versions = {name: is_ for name, is_ in report.versions().items() if name != "platform"}
-    return (
-        {name: value for name, value in constants.items() if name not in places}
-        | versions
-        | {dataset.MANIFEST: hashlib.sha256(manifest).hexdigest()}
-    )
+    inputs = constants | report.versions() | {dataset.MANIFEST: dataset.digest(arguments.dataset)}
+    return {name: inputs[name] for name in inputs.keys() - {"BASE_PATH", "OUTPUT_PATH", "platform"}}
 
 
 def train(
@@ -245,7 +260,7 @@ def train(
     inputs: dict[str, object],
 ) -> Trained:
     """Trains the network's faster twin; logs and saves the network itself."""
-    from cancernet import checkpoint, devices, training
+    from cancernet import checkpoint, devices, epochs, training
 
     settle_determinism()
     strategy = devices.strategy()
@@ -253,7 +268,7 @@ def train(
     count = strategy.num_replicas_in_sync
     scoring = make_scoring_batches(arguments, splits, devices=count)
     labels = {split: [row.label for row in rows] for split, rows in splits.items()}
-    log = training.EpochLog(
+    log = epochs.EpochLog(
         scoring["validation"],
         labels["validation"],
         run=run,
@@ -273,7 +288,7 @@ def train(
         batch_size=arguments.batch_size,
         log=log,
     )
-    return Trained(twin, scoring, log.rows, notes)
+    return Trained(twin, scoring, log.rows, notes, log.interrupted)
 
 
 def timed(function: Callable[..., Result], *arguments: object) -> tuple[Result, float]:
@@ -286,11 +301,11 @@ def score_best_epoch(run: Path, trained: Trained) -> dict[str, Probabilities]:
     """Computes the probabilities of validation and, where there is one, of testing."""
     from keras.models import load_model
 
-    from cancernet import files, training
+    from cancernet import files, fused
 
     trained.twin.set_weights(load_model(run / files.MODEL_FILE).get_weights())
     return {
-        split: training.predict(trained.twin, batches) for split, batches in trained.scoring.items()
+        split: fused.predict(trained.twin, batches) for split, batches in trained.scoring.items()
     }
 
 
@@ -323,81 +338,30 @@ def score_baselines(
     }
 
 
-def write_report(
-    run: Path,
-    metrics: dict[str, Any],
-    splits: dict[str, list[Row]],
-    probabilities: dict[str, Probabilities],
-    fitted: Fitted,
-    trained_with: dict[str, object] | None,
-    **others: Any,
-) -> None:
-    """Draws the figures, writes the page and the tables, and metrics.json last.
-
-    Figures and page are of testing, or of validation where that is empty.
-    """
-    import numpy as np
-
-    from cancernet import calibration, files, page, plots, report
-
-    calibrated = {
-        split: calibration.recalibrate(values, fitted.recalibration)
-        for split, values in probabilities.items()
-    }
-    split = "testing" if splits["testing"] else "validation"
-    plots.plot_history(others["history"], run / files.PLOT_FILE, sample=metrics["sample"])
-    plots.plot_scores(
-        run,
-        split=split,
-        figures=metrics[split],
-        labels=np.array([row.label for row in splits[split]]),
-        probabilities=probabilities[split],
-        calibrated=calibrated[split],
-        sample=metrics["sample"],
-    )
-    page.write_page(
-        run,
-        metrics=metrics,
-        splits=splits,
-        probabilities=probabilities,
-        calibrated=calibrated,
-        **others,
-    )
-    report.write_run(
-        run,
-        metrics,
-        splits["testing"],
-        probabilities.get("testing"),
-        fitted,
-        trained_with=trained_with,
-    )
-
-
 def main() -> None:
     """Trains, tests and reports."""
     began = time.perf_counter()
     arguments = parse_arguments()
-    from cancernet import dataset, files, scorecard
+    from cancernet import files
 
     # 1. Data
     constants = settings(arguments)
-    splits, build = dataset.open_dataset(arguments.dataset)
-    exclusions = dataset.read_exclusions(arguments.dataset)
-    if build["sample"]:
-        print(console.SAMPLE_NOTICE, flush=True)
+    splits, build, exclusions = open_data(arguments)
     run = files.begin_run(arguments.output, plot_copy=arguments.plot, resume=arguments.resume)
 
     # 2. Network and training; this takes seconds to import, after all that can be refused at once.
     console.prepare_tensorflow()
-    from cancernet import report, screen
+    from cancernet import failures, report, scorecard, screen
 
     inputs = run_inputs(arguments, constants)
-    trained = train(arguments, splits, run=run, sample=build["sample"], inputs=inputs)
+    patches = [arguments.dataset / row.file for rows in splits.values() for row in rows]
+    with failures.explained(patches, batch_size=arguments.batch_size):
+        trained = train(arguments, splits, run=run, sample=build["sample"], inputs=inputs)
+        seconds = {"training": time.perf_counter() - began}
 
-    # 3. Scores of the best epoch, and without a network
-    seconds = {"training": time.perf_counter() - began}
-    probabilities, seconds["scoring"] = timed(score_best_epoch, run, trained)
-    baselines, seconds["baselines"] = timed(score_baselines, arguments, splits)
+        # 3. Scores of the best epoch, and without a network
+        probabilities, seconds["scoring"] = timed(score_best_epoch, run, trained)
+        baselines, seconds["baselines"] = timed(score_baselines, arguments, splits)
     labels = [row.label for row in splits["validation"]]
     fitted, more = scorecard.fit(
         labels, probabilities["validation"], measure=config.THRESHOLD_MEASURE
@@ -415,15 +379,18 @@ def main() -> None:
         seconds=seconds,
         notes=trained.notes + more,
     )
-    others = {
-        "history": trained.history,
-        "exclusions": exclusions,
-        "dataset": arguments.dataset,
-    }
-    stopped = len(trained.history) < arguments.epochs
-    trained_with = None if stopped else inputs
-    write_report(run, metrics, splits, probabilities, fitted, trained_with, **others)
-    files.finish_run(run, arguments.output, plot_copy=arguments.plot, resumable=stopped)
+    report.write_run(
+        run,
+        metrics,
+        splits=splits,
+        probabilities=probabilities,
+        fitted=fitted,
+        history=trained.history,
+        exclusions=exclusions,
+        dataset=arguments.dataset,
+        trained_with=None if trained.resumable else inputs,
+    )
+    files.finish_run(run, arguments.output, plot_copy=arguments.plot, resumable=trained.resumable)
     print(*screen.lines(metrics, splits, probabilities), sep="\n")
     print(f"\nModel, figures and page: {arguments.output}, see {files.PAGE_FILE} first")
 

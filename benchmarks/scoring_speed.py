@@ -33,7 +33,7 @@ def make_work(variant: str, folder: Path) -> Callable[[], float]:
     size = (published.SIDE, published.SIDE)
     if variant != "published":
         console.prepare_tensorflow()
-    from cancernet import fused, pipeline, training
+    from cancernet import fused, pipeline
     from cancernet.cancernet import CancerNet
 
     network = CancerNet.build(*size, 3, 2)
@@ -49,7 +49,7 @@ def make_work(variant: str, folder: Path) -> Callable[[], float]:
             reader = pipeline.scoring_batches(
                 files, image_size=size, batch_size=published.BATCH_SIZE
             )
-            training.predict(network if variant == "stock" else twin, reader)
+            fused.predict(network if variant == "stock" else twin, reader)
         return len(files) / (time.perf_counter() - began)
 
     return score

@@ -40,14 +40,21 @@ class Augmentation:
         """Checks the shares.
 
         Raises:
-            InputError: A share is below 0 or not below 1, or an angle is no number.
+            InputError: A share is below 0 or not below 1, an angle no number, a flip no bool.
         """
         for name in ("rotation", "shear"):
             angle = getattr(self, name)
-            if not (isinstance(angle, int | float) and math.isfinite(angle)):
+            if not (isinstance(angle, int | float) and -360 <= angle <= 360):
                 raise InputError(
-                    f"The augmentation's {name} is {angle!r}; it is an angle in degrees. "
+                    f"The augmentation's {name} is {angle!r}; it is an angle, -360 to 360 degrees. "
                     "Change its range in the configuration."
+                )
+        for name in ("horizontal_flip", "vertical_flip"):
+            flip = getattr(self, name)
+            if flip not in (True, False):
+                raise InputError(
+                    f"The augmentation's {name} is {flip!r}; it is True or False. "
+                    "Change it in the configuration."
                 )
         for name in ("zoom", "width_shift", "height_shift"):
             share = getattr(self, name)

@@ -1,6 +1,5 @@
 """How a data set is built: names given, files copied, the new set put in the old one's place."""
 
-import csv
 import hashlib
 import json
 import os
@@ -24,6 +23,7 @@ from cancernet.dataset import (
     remove,
     settle,
 )
+from cancernet.files import write_rows
 from cancernet.originals import Exclusion, Patch
 from cancernet.patches import ExcludedError
 from cancernet.splitting import SPLITS
@@ -73,6 +73,11 @@ def split_folders(base: str, split_paths: Sequence[str]) -> dict[str, str]:
     Raises:
         InputError: A path is not below `base`, or lies in another one.
     """
+    if not all(isinstance(path, str) for path in split_paths):
+        raise InputError(
+            f"TRAIN_PATH, VAL_PATH and TEST_PATH are {split_paths!r}: expected paths, as text. "
+            "Change them in cancernet/config.py."
+        )
     folders = {}
     for split, path in zip(SPLITS, map(PurePath, split_paths), strict=True):
         below = path.is_relative_to(base) and path != PurePath(base) and ".." not in path.parts
@@ -185,18 +190,20 @@ COPY_MODES = {"copy": _copy, "hardlink": _hardlink, "symlink": _symlink}
 @contextmanager
 def new_set(dataset: Path) -> Iterator[None]:
     """Makes room for a new set beside the old one, and clears away what does not get finished."""
-    new, _ = beside(dataset)
+    new, old = beside(dataset)
     remove(new)
+    remove(old)
     new.mkdir(parents=True)
     try:
         yield
     finally:
+        settle(dataset)  # First: a stop in the middle of the swap must not cost the new set.
         remove(new)
 
 
 def check_copy_mode(copy_mode: str) -> None:
     """Raises InputError where there is no such copy mode."""
-    if copy_mode not in COPY_MODES:
+    if copy_mode not in tuple(COPY_MODES):  # A tuple takes what cannot be hashed, too.
         raise InputError(f"COPY_MODE is {copy_mode!r}: expected one of {', '.join(COPY_MODES)}.")
 
 
@@ -261,14 +268,16 @@ def swap(
     dataset = dataset.resolve()
     if dataset.exists():
         dataset.rename(old)
-    new.rename(dataset)
-    settle(dataset)
+    try:
+        new.rename(dataset)
+    except OSError:
+        if old.exists():
+            old.rename(dataset)
+        raise
 
 
 def _write_csv(path: Path, kind: type, items: Iterable[Any]) -> None:
     names = [field.name for field in fields(kind)]
     # A name on Linux need not be valid text.
     with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(names)
-        writer.writerows(map(attrgetter(*names), items))  # None is written as nothing.
+        write_rows(file, [names, *map(attrgetter(*names), items)])

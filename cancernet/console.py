@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TypeVar
 
 DONE, PARTLY_DONE, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -91,6 +92,19 @@ def prepare_tensorflow() -> None:
     # TensorFlow takes the oneDNN kernels by itself only on CPUs with units for neural networks. On
     # those without (AVX2 alone) training is two to three times as fast with them, too.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+
+
+def configured_path(name: str, value: object) -> Path:
+    """Gives a path of the configuration.
+
+    Raises:
+        InputError: It is no text, or empty.
+    """
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise InputError(
+            f"{name} is {value!r}: expected a path, as text. Change it in cancernet/config.py."
+        )
+    return Path(value)
 
 
 def positive_integer(text: str) -> int:

@@ -5,19 +5,24 @@ moment leaves a whole set: `settle` finishes or undoes what a stop between the t
 """
 
 import csv
+import hashlib
 import json
+import os
 import shutil
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
-from cancernet.console import InputError
+from cancernet.console import InputError, map_files
 from cancernet.originals import Exclusion
+from cancernet.patches import ExcludedError, PatchName, parse_source
 from cancernet.splitting import SPLITS
 
 MANIFEST, EXCLUDED, BUILD = "manifest.csv", "excluded.csv", "build.json"
+WINDOWS_EXPLORER = {"Thumbs.db", "desktop.ini"}  # What it puts into folders that it shows.
+ANEW = "Build the data set again."
 BUILD_KEYS = {"method", "seed", "fractions", "splits", "overlap", "sample"}
 
 
@@ -78,13 +83,64 @@ def open_dataset(dataset: Path) -> tuple[dict[str, list[Row]], dict[str, Any]]:
                 f"The {split} split of {dataset} is empty: training needs patches to learn from "
                 "and patches to choose the best epoch on. Build it with --split patient."
             )
-    for row in rows:
-        path = dataset / row.file
-        if not path.is_file() or path.stat().st_size != row.bytes:
-            raise InputError(
-                f"{path} is missing or changed since the data set was built. Build it again."
-            )
+    _check_files(dataset, rows)
     return splits, build
+
+
+def _check_files(dataset: Path, rows: Iterable[Row]) -> None:
+    """Makes sure that the files of the manifest are there in their sizes, and no others."""
+    expected = {row.file: row.bytes for row in rows}
+    found = dict(_list_files(str(dataset), ""))
+    for file, size in expected.items():
+        if file not in found:
+            raise InputError(f"{dataset / file} is missing: expected {size} bytes. {ANEW}")
+        if found[file] != size:
+            raise InputError(
+                f"{dataset / file} was changed since the data set was built: found {found[file]} "
+                f"bytes, expected {size}. {ANEW}"
+            )
+    if added := found.keys() - expected.keys() - {MANIFEST, EXCLUDED, BUILD}:
+        raise InputError(
+            f"{dataset / min(added)} was added since the data set was built ({len(added)} files "
+            "were): expected those of manifest.csv alone. Move it away, or put it into the "
+            "original directory and build the data set again."
+        )
+
+
+def _list_files(folder: str, below: str) -> Iterator[tuple[str, int]]:
+    """Lists the files of a data set, with their sizes; hidden ones are the file managers'."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir():
+                yield from _list_files(entry.path, f"{below}{entry.name}/")
+            elif not entry.name.startswith(".") and entry.name not in WINDOWS_EXPLORER:
+                # A link whose file is gone has no size.
+                yield below + entry.name, entry.stat().st_size if entry.is_file() else -1
+
+
+def verify(dataset: Path, rows: Sequence[Row]) -> None:
+    """Compares the content of each file with its hash in the manifest, which takes a while.
+
+    Raises:
+        InputError: A file was changed; it is named.
+    """
+
+    def is_same(row: Row) -> bool:
+        with (dataset / row.file).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() == row.sha256
+
+    same = map_files(is_same, rows, what="Verifying")
+    changed = [row.file for row, as_built in zip(rows, same, strict=True) if not as_built]
+    if changed:
+        raise InputError(
+            f"{dataset / changed[0]} was changed since the data set was built ({len(changed)} of "
+            f"{len(rows):,} files were): its hash is not that of manifest.csv. {ANEW}"
+        )
+
+
+def digest(dataset: Path) -> str:
+    """Gives the hash of manifest.csv, which holds those of all patches."""
+    return hashlib.sha256((dataset / MANIFEST).read_bytes()).hexdigest()
 
 
 def read_build(dataset: Path) -> dict[str, Any]:
@@ -100,7 +156,7 @@ def read_build(dataset: Path) -> dict[str, Any]:
         raise InputError(
             f"There is no {path}. Build the data set with build_dataset.py."
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is damaged: {error}. Build the data set again.") from error
     if not isinstance(build, dict) or not build.keys() >= BUILD_KEYS:
         raise InputError(f"{path} is not of build_dataset.py: expected {sorted(BUILD_KEYS)} in it.")
@@ -119,7 +175,10 @@ def read_exclusions(dataset: Path) -> list[Exclusion]:
 def _read_manifest(path: Path) -> list[Row]:
     lines = _read_table(path, Row)
     try:
-        return [_parse_row(line) for line in lines]
+        rows = [_parse_row(line) for line in lines]
+        if len({row.file for row in rows}) != len(rows):
+            raise ValueError("two rows have the same file")
+        return rows
     except ValueError as error:
         raise InputError(f"{path} is damaged: {error}. Build the data set again.") from error
 
@@ -144,20 +203,18 @@ def _read_table(path: Path, kind: type) -> list[list[str]]:
 
 def _parse_row(line: Sequence[str]) -> Row:
     split, label, patient, x, y, source, file, size, sha256 = line
-    path = PurePosixPath(file)
-    if split not in SPLITS or label not in ("0", "1") or path.is_absolute() or ".." in path.parts:
+    *folders, _ = file.split("/")  # No Path of each file: that takes as long as all else here.
+    climbs_out = folders[:1] == [""] or ".." in folders
+    if split not in SPLITS or label not in ("0", "1") or climbs_out:
         raise ValueError(f"a row has an unknown split or label, or a path that climbs out: {line}")
-    return Row(
-        split=split,
-        label=int(label),
-        patient=patient,
-        x=int(x) if x else None,
-        y=int(y) if y else None,
-        source=source,
-        file=file,
-        bytes=int(size),
-        sha256=sha256,
-    )
+    name = PatchName(patient, int(label), int(x) if x else None, int(y) if y else None)
+    try:
+        as_built = parse_source(source) == name and folders[-1:] == [label]
+    except ExcludedError:
+        as_built = False
+    if not as_built:
+        raise ValueError(f"a row contradicts its source or its file: {line}")
+    return Row(split, name.label, patient, name.x, name.y, source, file, int(size), sha256)
 
 
 def describe(
@@ -256,8 +313,13 @@ def settle(dataset: Path) -> None:
     new, old = beside(dataset)
     dataset = dataset.resolve()
     if old.exists() and not dataset.exists():
-        (new if (new / BUILD).exists() else old).rename(dataset)
-    remove(old)
+        try:
+            (new if (new / BUILD).exists() else old).rename(dataset)
+        except OSError:
+            if not dataset.exists():  # Else another training was quicker.
+                raise
+    # What cannot be removed here, on a disk to be read only, the next build removes.
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def remove(folder: Path) -> None:

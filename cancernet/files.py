@@ -1,10 +1,12 @@
 """Where a run's files go: a stop at any moment leaves whole files and loses no older run."""
 
+import csv
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from cancernet.console import InputError
 
@@ -29,6 +31,15 @@ def replacing(path: Path) -> Iterator[Path]:
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def write_rows(file: TextIO, rows: Iterable[Iterable[object]]) -> None:
+    """Writes rows as CSV, None as nothing; any name reads back as it was."""
+    plain = csv.writer(file, lineterminator="\n")
+    # Up to Python 3.12 a carriage return, which a reader takes for a row's end, is not quoted else.
+    quoted = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    for row in map(tuple, rows):
+        (quoted if any("\r" in str(field) for field in row) else plain).writerow(row)
 
 
 def begin_run(output: Path, *, plot_copy: Path | None = None, resume: bool = False) -> Path:

@@ -6,6 +6,7 @@ computing alone: what is saved is always the network of stock layers.
 """
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras import layers
 
@@ -79,3 +80,8 @@ def twin(network: keras.Sequential, *, mixed_precision: bool = False) -> keras.S
     copy = keras.models.clone_model(network, clone_function=faster)
     copy.set_weights(network.get_weights())
     return copy
+
+
+def predict(model: keras.Model, batches: tf.data.Dataset) -> np.ndarray:
+    """Computes the probability of class 1, float32 in [0, 1], shape (patches,), in their order."""
+    return model.predict(batches, verbose=0)[:, 1]

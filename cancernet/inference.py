@@ -13,7 +13,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from cancernet import pipeline, slides, tiles, training
+from cancernet import fused, pipeline, slides, tiles
 from cancernet.calibration import recalibrate
 from cancernet.console import InputError
 from cancernet.evaluation import shortest
@@ -132,7 +132,7 @@ def _score_chunk(model: TrainedModel, files: Sequence[str], batch_size: int) -> 
 
     try:
         return score(files)
-    except InputError:
+    except tf.errors.OpError:
         readable = np.array([_readable(file) for file in files])
         if readable.all():
             raise
@@ -255,7 +255,7 @@ def _rows(
 
 
 def _predict(model: TrainedModel, batches: tf.data.Dataset) -> NDArray[np.float32]:
-    probabilities = training.predict(model.network, batches)
+    probabilities = fused.predict(model.network, batches)
     if not np.all((probabilities >= 0) & (probabilities <= 1)):  # Not a number, for one.
         raise InputError(
             "The model gives values that are no probabilities. Its weights are damaged, or its "

@@ -25,10 +25,16 @@ IDC_PATIENT = re.compile(r"[0-9]{4,5}")  # As all 281 numbers of the published t
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 JPEG_SIGNATURE = b"\xff\xd8\xff"
-JPEG_END = b"\xff\xd9"
-JPEG_START_OF_SCAN = 0xDA
+JPEG_END, JPEG_START_OF_SCAN = 0xD9, 0xDA
 # Start-of-frame markers (ITU-T T.81, table B.1); 0xC4, 0xC8 and 0xCC mark other things.
 JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+# All markers of segments: frames, tables, scans, what applications keep for themselves, comments.
+# The frames that have more than one scan a channel.
+JPEG_PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
+# All markers of segments: frames, tables, scans, what applications keep for themselves, comments.
+JPEG_SEGMENTS = JPEG_FRAMES | {0xC4, 0xCC, *range(0xDA, 0xDE), *range(0xE0, 0xF0), 0xFE}
+# In a scan 0xFF is followed by 0x00, a restart marker or itself: anything else is a marker.
+JPEG_NEXT_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 
 
 class ExcludedError(Exception):
@@ -203,26 +209,39 @@ def _png_size(data: bytes) -> tuple[int, int]:
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int]:
-    """Walks the segments of a JPEG (ITU-T T.81, annex B) up to its first scan."""
+    """Walks the segments of a JPEG (ITU-T T.81, annex B) to its end.
+
+    A marker in the middle of a scan that has no place there is damage that OpenCV shrugs at and
+    TensorFlow stops at.
+    """
     position = 2
-    width = height = 0
+    width = height = channels = scanned = 0
+    progressive = False
     while True:
-        start, marker, length = struct.unpack_from(">BBH", data, position)
+        start, marker = data[position], data[position + 1]
         if start != 0xFF:
             raise ExcludedError("damaged image", "segment without a marker")
+        if marker == JPEG_END:
+            return width, height
         if marker == 0xFF:  # Fill byte.
             position += 1
             continue
+        if marker not in JPEG_SEGMENTS:
+            raise ExcludedError("damaged image", f"unknown marker 0x{marker:02x}")
         if marker in JPEG_FRAMES:
             bits, height, width, channels = struct.unpack_from(">BHHB", data, position + 4)
             if bits != 8:
                 raise ExcludedError("not 8 bits a channel", f"{bits} bits")
             if channels not in (1, 3):
                 raise ExcludedError("CMYK image", f"{channels} channels")
-        if marker == JPEG_START_OF_SCAN:
-            break
+            progressive = marker in JPEG_PROGRESSIVE
+        length, items = struct.unpack_from(">HB", data, position + 2)
         position += 2 + length
-    # In a scan 0xFF is followed by 0x00 or a restart marker: this is the end marker and no other.
-    if data.find(JPEG_END, position) < 0:
-        raise ExcludedError("truncated image", f"{len(data)} bytes, no end marker")
-    return width, height
+        if marker == JPEG_START_OF_SCAN:
+            scanned += items
+            if scanned > channels and not progressive:
+                raise ExcludedError("damaged image", "more scans than channels")
+            found = JPEG_NEXT_MARKER.search(data, position)
+            if found is None:
+                raise ExcludedError("truncated image", f"{len(data)} bytes, no end marker")
+            position = found.start()

@@ -1,9 +1,8 @@
 """The files that the figures of a run go to: metrics.json, predictions.csv, the model's card."""
 
-import csv
 import json
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -11,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from cancernet import scorecard
+from cancernet import page, plots, scorecard
 from cancernet.baselines import judge
 from cancernet.calibration import Recalibration, recalibrate
 from cancernet.dataset import Row
 from cancernet.evaluation import Probabilities, shortest
-from cancernet.files import CARD_FILE, LAST_FILE, replacing
+from cancernet.files import CARD_FILE, LAST_FILE, PLOT_FILE, replacing, write_rows
+from cancernet.originals import Exclusion
 from cancernet.scorecard import Fitted
 
 PACKAGES = ("tensorflow", "keras", "numpy", "scikit-learn", "opencv-python-headless")
@@ -68,7 +68,7 @@ def make_metrics(
         scores[split], more = scorecard.score(
             labels[split], probabilities[split], patients[split], fitted=fitted, **resampling
         )
-        notes += [f"{split}: {note}" for note in more]
+        notes += [f"{split}: {note}" for note in [*_one_class(scores[split]), *more]]
     judged = "testing" if scores["testing"] else "validation"
     judgements: dict[str, Any] = {}
     for name, rival in baselines.items():
@@ -97,29 +97,78 @@ def make_metrics(
     }
 
 
+def _one_class(figures: Mapping[str, Any]) -> Iterator[str]:
+    """Says where the network calls all patches the same: it has learnt nothing that shows there."""
+    different = {
+        tuple(figures[name]["confusion_matrix"].values()): name
+        for name in ("at_validation_threshold", "at_0.5")
+    }
+    for name in sorted(different.values()):
+        counts = figures[name]["confusion_matrix"]
+        for called, others in (("malignant", ("tn", "fn")), ("benign", ("tp", "fp"))):
+            if not any(counts[other] for other in others):
+                yield (
+                    f"THE NETWORK PREDICTS ONE CLASS ONLY {name.replace('_', ' ')}: "
+                    f"it calls all {figures['patches']:,} patches {called}"
+                )
+
+
 def write_run(
     run: Path,
     metrics: Mapping[str, Any],
-    rows: Sequence[Row],
-    probabilities: Probabilities | None,
-    fitted: Fitted,
     *,
+    splits: Mapping[str, Sequence[Row]],
+    probabilities: Mapping[str, Probabilities],
+    fitted: Fitted,
+    history: Sequence[Mapping[str, float]],
+    exclusions: Sequence[Exclusion],
+    dataset: Path,
     trained_with: Mapping[str, object] | None = None,
 ) -> None:
-    """Writes all that the figures lead to: the model's card, predictions.csv, metrics.json last.
+    """Writes all that a run leaves: pictures, page, card, predictions.csv, metrics.json last.
+
+    Pictures and page are of testing, or of validation where that is empty.
 
     Args:
         run: Directory to write to, with the card of the network in it.
         metrics: What `make_metrics` made.
-        rows: The patches of the testing split.
-        probabilities: Theirs; None where it is empty.
+        splits: The rows of each split.
+        probabilities: Of class 1, of each split that was scored, in the order of its rows.
         fitted: What was chosen on validation.
-        trained_with: What the weights depend on, once all epochs are trained.
+        history: The rows of history.csv.
+        exclusions: The rows of excluded.csv.
+        dataset: The data set directory.
+        trained_with: What the weights depend on, once there are no more epochs to train.
     """
+    calibrated = {
+        split: recalibrate(values, fitted.recalibration) for split, values in probabilities.items()
+    }
+    shown = "testing" if splits["testing"] else "validation"
+    plots.plot_history(history, run / PLOT_FILE, sample=metrics["sample"])
+    plots.plot_scores(
+        run,
+        split=shown,
+        figures=metrics[shown],
+        labels=np.array([row.label for row in splits[shown]]),
+        probabilities=probabilities[shown],
+        calibrated=calibrated[shown],
+        sample=metrics["sample"],
+    )
+    page.write_page(
+        run,
+        metrics=metrics,
+        history=history,
+        splits=splits,
+        probabilities=probabilities,
+        calibrated=calibrated,
+        exclusions=exclusions,
+        dataset=dataset,
+    )
     complete_card(run / CARD_FILE, fitted, trained_with)
-    if probabilities is None:
-        probabilities = np.empty(0, dtype=np.float32)
-    write_predictions(run, rows, probabilities, fitted.recalibration)
+    nothing = np.empty(0, dtype=np.float32)
+    write_predictions(
+        run, splits["testing"], probabilities.get("testing", nothing), fitted.recalibration
+    )
     write_metrics(run, metrics)
 
 
@@ -167,7 +216,11 @@ def write_predictions(
         replacing(run / "predictions.csv") as beside,
         beside.open("w", newline="", encoding="utf-8") as file,
     ):
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("file", "patient", "x", "y", "label", "probability", "calibrated"))
-        for row, *both in zip(rows, probabilities, calibrated, strict=True):
-            writer.writerow((row.file, row.patient, row.x, row.y, row.label, *map(shortest, both)))
+        write_rows(file, [("file", "patient", "x", "y", "label", "probability", "calibrated")])
+        write_rows(
+            file,
+            (
+                (row.file, row.patient, row.x, row.y, row.label, *map(shortest, both))
+                for row, *both in zip(rows, probabilities, calibrated, strict=True)
+            ),
+        )

@@ -1,26 +1,15 @@
-"""The published recipe: class weights, compile, fit; the best epoch kept, each epoch logged."""
+"""The published recipe: settings checked, class weights, compile, fit."""
 
-import csv
-import hashlib
-import json
 import math
-import threading
-import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import keras
 import numpy as np
 import tensorflow as tf
-from tqdm import tqdm
 
-from cancernet import evaluation
-from cancernet.checkpoint import Checkpoints, Progress
 from cancernet.console import InputError, first_ctrl_c
-from cancernet.files import HISTORY_FILE, LAST_FILE, MODEL_FILE, replacing
+from cancernet.epochs import DivergedError, EpochLog, ProgressBar, StopAtCtrlC, StopAtNoNumber
 from cancernet.pipeline import steps_per_epoch
 
 # tf.keras' default when the recipe was published; Keras 3 has the same, but may change it.
@@ -28,6 +17,9 @@ INITIAL_ACCUMULATOR = 0.1
 
 # Three poolings halve a side each; nothing is left of fewer pixels.
 SMALLEST_SIDE = 8
+# Its first dense layer would have half a billion weights.
+LARGEST_SIDE = 1024
+LARGEST_RATE = 1e6  # Far above any that learns, far below what float32 overflows at.
 
 CHANGE = "Change it in cancernet/config.py."
 
@@ -52,14 +44,17 @@ def check_settings(
         if not isinstance(value, int):
             raise InputError(f"{name} is {value!r}: expected a whole number. {CHANGE}")
     problem = None
-    if min(width, height) < SMALLEST_SIDE:
-        problem = f"IMAGE_WIDTH and IMAGE_HEIGHT are {width} and {height}, at least {SMALLEST_SIDE}"
+    if not SMALLEST_SIDE <= min(width, height) <= max(width, height) <= LARGEST_SIDE:
+        problem = (
+            f"IMAGE_WIDTH and IMAGE_HEIGHT are {width} and {height}, "
+            f"{SMALLEST_SIDE} to {LARGEST_SIDE} pixels each"
+        )
     elif depth != 3:
         problem = f"IMAGE_DEPTH is {depth}, 3 (patches are read as red, green and blue)"
     elif classes != 2:
         problem = f"CLASSES is {classes}, 2 (benign and malignant)"
-    elif not isinstance(learning_rate, int | float) or not 0 < learning_rate < math.inf:
-        problem = f"LEARNING_RATE is {learning_rate}, a number above 0"
+    elif not isinstance(learning_rate, int | float) or not 0 < learning_rate <= LARGEST_RATE:
+        problem = f"LEARNING_RATE is {learning_rate}, a number above 0, at most {LARGEST_RATE:,.0f}"
     elif not isinstance(decode_cache_mb, int | float) or not 0 <= decode_cache_mb < math.inf:
         problem = f"DECODE_CACHE_MB is {decode_cache_mb}, megabytes, 0 or more"
     elif not 0 <= seed < 2**32:
@@ -110,197 +105,6 @@ def compile_published(
     model.compile(loss="categorical_crossentropy", optimizer=optimizer, metrics=["accuracy"])
 
 
-@contextmanager
-def _readable_patches() -> Iterator[None]:
-    """Turns TensorFlow's error on a patch that it cannot read into a message for the user."""
-    try:
-        yield
-    except (tf.errors.InvalidArgumentError, tf.errors.NotFoundError) as error:
-        raise InputError(
-            f"A patch of the data set cannot be read ({error.message.splitlines()[0]}). "
-            "Build the data set again."
-        ) from error
-
-
-def predict(model: keras.Model, batches: tf.data.Dataset) -> np.ndarray:
-    """Computes the probability of class 1, float32 in [0, 1], shape (patches,), in their order."""
-    with _readable_patches():
-        return model.predict(batches, verbose=0)[:, 1]
-
-
-def save_network(model: keras.Model, path: Path, *, sample: bool) -> None:
-    """Saves a network, and beside it as JSON what belongs to it, with its hash.
-
-    Args:
-        model: Made of stock Keras layers only, so that it loads without this package.
-        path: File ending in ".keras".
-        sample: Whether it was trained on synthetic patches.
-    """
-    with replacing(path) as beside:
-        model.save(beside)
-        sha256 = hashlib.sha256(beside.read_bytes()).hexdigest()
-    card = {
-        "sha256": sha256,
-        "image_size": list(model.input_shape[1:]),
-        "threshold": 0.5,
-        "recalibration": None,
-        "recipe": "published",
-        "sample": sample,
-    }
-    with replacing(path.with_suffix(".json")) as beside:
-        beside.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
-
-
-class EpochLog(keras.callbacks.Callback):
-    """Scores every finished epoch on validation, logs it and keeps the network of the best one.
-
-    The best epoch is the one with the highest validation ROC AUC. It measures the ranking alone,
-    which is what training improves from patient to patient; loss and accuracy also move with the
-    class weights and with each slide's stain, which a threshold and a recalibration can mend later.
-
-    Attributes:
-        rows: One a finished epoch, with the columns of history.csv.
-    """
-
-    def __init__(
-        self,
-        validation: tf.data.Dataset,
-        labels: Sequence[int],
-        *,
-        run: Path,
-        sample: bool,
-        network: keras.Model | None = None,
-        checkpoints: Checkpoints | None = None,
-    ) -> None:
-        """Takes what to score, and where to write.
-
-        Args:
-            validation: Batches of images, as `pipeline.scoring_batches` makes them.
-            labels: Their labels, both classes among them.
-            run: Directory for history.csv, cancernet.keras and cancernet.json.
-            sample: Whether the patches are synthetic, which cancernet.json then says.
-            network: What to save, with the weights of the trained one; by default that one itself.
-            checkpoints: Where to save what it takes to go on after a stop.
-        """
-        super().__init__()
-        self.rows: list[dict[str, float]] = []
-        self._validation = validation
-        self._labels = np.asarray(labels)
-        self._run = run
-        self._sample = sample
-        self._network = network
-        self._checkpoints = checkpoints
-        self._best_weights: list[np.ndarray] | None = None
-        self._began = 0.0
-
-    def resume(self, model: keras.Model) -> None:
-        """Puts log, network and files back to the last epoch of a stopped run, if it finished one.
-
-        Raises:
-            InputError: The run was begun with other inputs, which are named.
-        """
-        progress = self._checkpoints.restore(model) if self._checkpoints else None
-        if progress is None:
-            return
-        self.rows, self._best_weights = progress.rows, progress.best_weights
-        print(f"Going on after epoch {len(self.rows)}.", flush=True)
-        if self._best_weights is not None:
-            # What a run ended by Ctrl-C has reported does not hold any more; and the stop may have
-            # come when the network of a later epoch was saved, but not yet its checkpoint.
-            (self._run / LAST_FILE).unlink(missing_ok=True)
-            self._network = self._network or keras.models.clone_model(model)
-            self._save_best(self._network)
-            self._write_history()
-
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Starts the clock."""
-        self._began = time.perf_counter()
-
-    def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
-        """Scores, saves and logs."""
-        assert logs is not None
-        probabilities = predict(self.model, self._validation)
-        auc = evaluation.roc_auc(self._labels, probabilities)
-        accuracy = evaluation.confusion(self._labels, probabilities, threshold=0.5).accuracy
-        if auc is None or accuracy is None:
-            raise InputError(
-                f"Epoch {epoch + 1}: no ROC AUC on validation, since a class is missing or the "
-                "probabilities are no numbers. Check the data set, or lower LEARNING_RATE."
-            )
-        if all(auc > row["val_roc_auc"] for row in self.rows):
-            self._best_weights = self.model.get_weights()
-            self._save_best(self.model)
-        optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
-        row = {
-            "epoch": epoch + 1,
-            "loss": logs["loss"],
-            "accuracy": logs["accuracy"],
-            "val_loss": evaluation.cross_entropy(self._labels, probabilities),
-            "val_accuracy": accuracy,
-            "val_roc_auc": auc,
-            "learning_rate": float(optimizer._learning_rate(optimizer.iterations - 1)),
-            "seconds": time.perf_counter() - self._began,
-        }
-        self.rows.append(row)
-        if self._checkpoints:
-            self._checkpoints.save(self.model, Progress(self.rows, self._best_weights))
-            row["seconds"] = time.perf_counter() - self._began
-        self._write_history()
-        print(
-            f"epoch {epoch + 1:>3}/{self.params['epochs']}  loss {row['loss']:.4f}  "
-            f"val_loss {row['val_loss']:.4f}  val_accuracy {row['val_accuracy']:.4f}  "
-            f"val_roc_auc {auc:.4f}  {row['seconds']:.0f} s",
-            flush=True,
-        )
-
-    def _save_best(self, model: keras.Model) -> None:
-        assert self._best_weights is not None
-        network = self._network or model
-        network.set_weights(self._best_weights)
-        save_network(network, self._run / MODEL_FILE, sample=self._sample)
-
-    def _write_history(self) -> None:
-        with (
-            replacing(self._run / HISTORY_FILE) as beside,
-            beside.open("w", newline="", encoding="utf-8") as file,
-        ):
-            writer = csv.DictWriter(file, fieldnames=list(self.rows[0]), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(self.rows)
-
-
-class ProgressBar(keras.callbacks.Callback):
-    """A progress bar over the steps of an epoch, on stderr, silent when that is no terminal."""
-
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Shows an empty bar."""
-        self._bar = tqdm(
-            total=self.params["steps"], desc=f"Epoch {epoch + 1}", disable=None, leave=False
-        )
-
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Moves the bar by a step."""
-        self._bar.update()
-
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Takes the bar away."""
-        self._bar.close()
-
-
-class StopAtCtrlC(keras.callbacks.Callback):
-    """Ends training after the step in which Ctrl-C was pressed, never while an epoch is saved."""
-
-    def __init__(self, pressed: threading.Event) -> None:
-        """Takes what says that it was pressed."""
-        super().__init__()
-        self._pressed = pressed
-
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Raises what Ctrl-C raises."""
-        if self._pressed.is_set():
-            raise KeyboardInterrupt
-
-
 def fit(
     model: keras.Model,
     batches: tf.data.Dataset,
@@ -321,20 +125,27 @@ def fit(
         log: What is done at the end of each epoch.
 
     Returns:
-        A note where Ctrl-C stopped it, else nothing.
+        Notes on what stopped it, if not the last epoch, and on a batch larger than the split.
 
     Raises:
+        InputError: The loss was no number before the first epoch was finished.
         KeyboardInterrupt: Ctrl-C before the first epoch was finished.
     """
     if len(log.rows) >= epochs:
         return []
+    notes = []
+    if batch_size > len(labels):
+        notes.append(
+            f"BATCH_SIZE is {batch_size}, more than the {len(labels)} training patches: an epoch "
+            "is one step"
+        )
     devices = model.distribute_strategy.num_replicas_in_sync
     if devices > 1:
         # Otherwise `fit` makes the metrics with the first batch, and fails on uneven shares of it.
         height, width, depth = model.input_shape[1:]
         model.test_on_batch(np.zeros((1, height, width, depth)), np.array([[1, 0]]))
     try:
-        with _readable_patches(), first_ctrl_c() as pressed:
+        with first_ctrl_c() as pressed:
             model.fit(
                 batches,
                 initial_epoch=len(log.rows),
@@ -344,11 +155,22 @@ def fit(
                 ),
                 class_weight=class_weights(labels),
                 shuffle=False,  # The batches come shuffled; Keras would warn that it cannot.
-                callbacks=[ProgressBar(), StopAtCtrlC(pressed), log],
+                callbacks=[ProgressBar(), StopAtCtrlC(pressed), StopAtNoNumber(), log],
                 verbose=0,
             )
     except KeyboardInterrupt:
         if not log.rows:
             raise
-        return [f"stopped after {len(log.rows)} of {epochs} epochs"]
-    return []
+        log.interrupted = True
+        notes.append(f"stopped after {len(log.rows)} of {epochs} epochs")
+    except DivergedError as error:
+        if not log.rows:
+            raise InputError(
+                f"Training went wrong before an epoch was finished: {error}. Lower LEARNING_RATE "
+                "in cancernet/config.py; if that is no cure, check the data set."
+            ) from error
+        notes.append(
+            f"TRAINING WENT WRONG and stopped after {len(log.rows)} of {epochs} epochs: {error}. "
+            "All is of the best epoch before; lower LEARNING_RATE for a whole run"
+        )
+    return notes

@@ -50,7 +50,7 @@ import keras, numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from cancernet import fused, pipeline, training
+from cancernet import epochs, fused, pipeline, training
 
 folder, count, side, batch = Path(sys.argv[1]), 13, 8, 4  # 3 batches of 4, and 1 patch left over.
 tf.config.set_logical_device_configuration(
@@ -92,7 +92,7 @@ shares = [
         training_batches().map(lambda images, targets: images))
 ]
 validation = pipeline.scoring_batches(files, **reading)
-log = training.EpochLog(validation, labels, run=folder, sample=True, network=network)
+log = epochs.EpochLog(validation, labels, run=folder, sample=True, network=network)
 training.fit(twin, training_batches(), labels=labels, epochs=2, batch_size=batch, log=log)
 
 drift = max(
@@ -106,7 +106,7 @@ one_by_one = saved.predict(np.concatenate(list(validation)), verbose=0)[:, 1]
 print(json.dumps({
     "shares": shares,
     "drift": drift,
-    "apart": float(np.abs(training.predict(twin, validation) - one_by_one).max()),
+    "apart": float(np.abs(fused.predict(twin, validation) - one_by_one).max()),
     "iterations": int(twin.optimizer.iterations.numpy()),
     "moved": float(np.abs(twin.layers[1].get_weights()[2]).max()),
 }))

@@ -1,13 +1,17 @@
 """A stop at any moment leaves whole files and loses no older run."""
 
+import csv
+import io
 import os
 import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cancernet.console import InputError
-from cancernet.files import begin_run, finish_run, replacing
+from cancernet.files import begin_run, finish_run, replacing, write_rows
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -45,6 +49,14 @@ def test_a_stop_while_writing_leaves_the_old_file_alone(tmp_path, stop):
     with pytest.raises(stop):
         write_half()
     assert contents(tmp_path) == {"plot.png": "old"}
+
+
+@given(st.lists(st.lists(st.text(st.characters(exclude_categories=["Cs"])), min_size=2)))
+def test_rows_read_back_whatever_their_text(rows):
+    file = io.StringIO(newline="")
+    write_rows(file, rows)
+    file.seek(0)
+    assert list(csv.reader(file, strict=True)) == rows
 
 
 # --- A run ---------------------------------------------------------------------------------------

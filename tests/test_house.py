@@ -17,6 +17,7 @@ FLOORS = (
         "patches",
         "splitting",
         "files",
+        "locks",
         "download",
         "sample",
         "augmentation",
@@ -25,14 +26,14 @@ FLOORS = (
         "devices",
     },
     {"originals", "evaluation", "pipeline", "checkpoint", "heatmap", "slides", "explain"},
-    {"dataset", "summary", "training", "calibration", "inputs", "maps", "tiles"},
-    {"building", "bootstrap", "screen", "plots", "models"},
+    {"dataset", "summary", "epochs", "calibration", "inputs", "maps", "tiles", "failures"},
+    {"building", "bootstrap", "screen", "plots", "models", "training"},
     {"scorecard", "inference"},
-    {"baselines", "atlas"},
-    {"report", "page"},
+    {"baselines", "atlas", "page"},
+    {"report"},
 )
 WITHOUT_TENSORFLOW = (
-    *("patches", "splitting", "originals", "dataset", "building", "plots", "page"),
+    *("locks", "patches", "splitting", "originals", "dataset", "building", "plots", "page"),
     *("evaluation", "calibration", "bootstrap", "scorecard", "baselines", "report", "screen"),
     *("heatmap", "slides", "tiles", "inputs", "models", "maps"),
 )

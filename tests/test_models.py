@@ -12,7 +12,8 @@ from cancernet import models
 from cancernet.calibration import Recalibration
 from cancernet.cancernet import CancerNet
 from cancernet.console import InputError
-from cancernet.training import compile_published, save_network
+from cancernet.epochs import save_network
+from cancernet.training import compile_published
 
 RAN = Path("ran")  # What code in a model file would leave behind, were it run.
 

@@ -163,6 +163,17 @@ def test_cmyk_and_animated_images_are_excluded() -> None:
     assert reason_of(animated) == "animated image"
 
 
+def test_a_marker_that_has_no_place_in_a_scan_is_damage() -> None:
+    # OpenCV takes these and makes something up; TensorFlow stops at them in the midst of training.
+    data = pillow_bytes(Image.fromarray(PIXELS), "JPEG")
+    middle = len(data) * 3 // 4
+    for marker in (b"\xff\x76", b"\xff\x02", b"\xff\xf7", data[data.find(b"\xff\xda") :][:14]):
+        assert reason_of(data[:middle] + marker + data[middle:]) == "damaged image"
+    for harmless in (b"\xff\x00", b"\xff\xff\x00"):
+        assert check_image(data[:middle] + harmless + data[middle:], **LIMITS) == (50, 50)
+    assert check_image(data + b"\xff\x76 after the end", **LIMITS) == (50, 50)
+
+
 def test_a_bomb_is_refused_by_its_header_before_it_is_decoded() -> None:
     header = struct.pack(">4sIIBBBBB", b"IHDR", 50_000, 50_000, 8, 2, 0, 0, 0)
     chunks = [header, b"IDAT" + zlib.compress(b""), b"IEND"]

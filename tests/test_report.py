@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from cancernet import report
 from cancernet.calibration import Recalibration, recalibrate
-from cancernet.dataset import Row
+from cancernet.dataset import Row, count_splits
 from cancernet.scorecard import Fitted
 
 BUILD = {
@@ -142,6 +142,28 @@ def test_a_figure_that_is_not_defined_is_noted_with_its_split():
     assert note.startswith("testing: sensitivity, ")
 
 
+@pytest.mark.parametrize(("probability", "called"), [(0.9, "malignant"), (0.1, "benign")])
+def test_a_network_that_predicts_one_class_only_is_named(probability, called):
+    assert not any("ONE CLASS" in note for note in metrics_of()["notes"])
+    same = {split: np.full_like(values, probability) for split, values in PROBABILITIES.items()}
+    same["validation"] = PROBABILITIES["validation"]
+    notes = [note for note in metrics_of(probabilities=same)["notes"] if "ONE CLASS" in note]
+    # Once, since at the validation threshold, 0.75, the outcome is the same.
+    assert notes == [
+        f"testing: THE NETWORK PREDICTS ONE CLASS ONLY at 0.5: it calls all 5 patches {called}"
+    ]
+
+
+def test_one_class_at_the_validation_threshold_alone_is_named_as_well():
+    testing = np.array([0.1, 0.7, 0.2, 0.6, 0.7], dtype=np.float32)  # None reaches 0.75.
+    narrow = PROBABILITIES | {"testing": testing}
+    notes = [note for note in metrics_of(probabilities=narrow)["notes"] if "ONE CLASS" in note]
+    assert notes == [
+        "testing: THE NETWORK PREDICTS ONE CLASS ONLY at validation threshold: "
+        "it calls all 5 patches benign"
+    ]
+
+
 def test_the_validation_threshold_and_line_are_used_on_testing_as_well():
     metrics = metrics_of()
     for split in ("validation", "testing"):
@@ -182,10 +204,27 @@ def test_the_card_is_completed_and_keeps_the_rest(tmp_path):
 
 def test_a_run_without_testing_leaves_all_files(tmp_path):
     (tmp_path / "cancernet.json").write_text("{}")
-    metrics = metrics_of(*without_testing())
-    report.write_run(tmp_path, metrics, [], None, FITTED)
-    names = {"cancernet.json", "metrics.json", "predictions.csv"}
+    splits, probabilities = without_testing()
+    metrics = metrics_of(splits, probabilities)
+    counts = count_splits(row for rows in splits.values() for row in rows)
+    build = metrics["split"] | {"splits": counts}
+    measures = ("loss", "val_loss", "accuracy", "val_accuracy", "val_roc_auc")
+    report.write_run(
+        tmp_path,
+        metrics | {"split": build},
+        splits=splits,
+        probabilities=probabilities,
+        fitted=FITTED,
+        history=[{"epoch": 1.0} | dict.fromkeys(measures, 0.5)],
+        exclusions=[],
+        dataset=tmp_path,
+        trained_with={"EPOCHS": 1},
+    )
+    pictures = ("plot", "confusion_matrix", "roc", "precision_recall", "calibration")
+    names = {"cancernet.json", "metrics.json", "predictions.csv", "report.html"}
+    names |= {f"{picture}.png" for picture in pictures}
     assert {path.name for path in tmp_path.iterdir()} == names
+    assert json.loads((tmp_path / "cancernet.json").read_text())["trained_with"] == {"EPOCHS": 1}
 
 
 def test_metrics_on_disk_are_whole_and_unrounded(tmp_path):

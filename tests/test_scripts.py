@@ -312,9 +312,11 @@ def test_what_training_cannot_use_is_refused_before_it_begins(
 
 def test_a_patch_damaged_after_the_build_is_one_message(originals: Path, tmp_path: Path) -> None:
     assert run(BUILD, "--original", originals, cwd=tmp_path).returncode == 0
-    for patch in (tmp_path / "datasets/idc/training/0").iterdir():
-        patch.write_bytes(b"x" * patch.stat().st_size)
-    assert_refused(run(TRAIN, "--epochs", "1", cwd=tmp_path), "cannot be read", "Build")
+    patch = min((tmp_path / "datasets/idc/training/0").iterdir())
+    patch.write_bytes(b"x" * patch.stat().st_size)
+    assert_refused(run(TRAIN, "--epochs", "1", cwd=tmp_path), patch.name, "cannot be read", "Build")
+    verified = run(TRAIN, "--epochs", "1", "--verify", cwd=tmp_path)
+    assert_refused(verified, patch.name, "changed", "hash", "Build")
 
 
 def test_real_patches_go_through_both_scripts(real_patches: Path, tmp_path: Path) -> None:
@@ -358,6 +360,9 @@ def test_without_testing_patients_validation_is_reported(
     assert metrics["testing"] is None
     assert metrics["validation"]["patches"] == 8
     assert any("testing" in note for note in metrics["notes"])
+    large = "BATCH_SIZE is 32, more than the 16 training patches: an epoch is one step"
+    assert large in metrics["notes"]
+    assert f"Note: {large}." in trained.stdout
     assert len((tmp_path / "output/predictions.csv").read_text().splitlines()) == 1
     assert (tmp_path / "my plot.png").is_file()
     page = (tmp_path / "output/report.html").read_text(encoding="utf-8")

@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from cancernet import evaluation, training
+from cancernet import epochs, evaluation, fused, training
 from cancernet.cancernet import CancerNet
 from cancernet.console import InputError
 from cancernet.pipeline import scoring_batches, training_batches
@@ -100,7 +100,7 @@ def tiny_network(*more_layers):
     )
 
 
-class Recorder(training.EpochLog):
+class Recorder(epochs.EpochLog):
     """Notes at the end of each epoch what can be compared with the log."""
 
     def __init__(self, split, run, *, prepare=None, evaluate=False):
@@ -289,6 +289,8 @@ def test_settings_that_can_be_used_are_accepted(change):
     [
         ({"width": 7}, "IMAGE_WIDTH"),
         ({"height": 0}, "IMAGE_HEIGHT"),
+        ({"width": 1025}, "IMAGE_WIDTH"),
+        ({"learning_rate": 10**400}, "LEARNING_RATE"),
         ({"depth": 1}, "IMAGE_DEPTH"),
         ({"classes": 3}, "CLASSES"),
         ({"learning_rate": 0}, "LEARNING_RATE"),
@@ -355,8 +357,8 @@ def test_seconds_count_the_scoring_and_the_saving(split, tmp_path, monkeypatch):
 
         return slow
 
-    monkeypatch.setattr(training, "predict", slowly(training.predict))
-    monkeypatch.setattr(training, "save_network", slowly(training.save_network))
+    monkeypatch.setattr(epochs, "predict", slowly(epochs.predict))
+    monkeypatch.setattr(epochs, "save_network", slowly(epochs.save_network))
     (row,) = fit(split, tmp_path, epochs=1).log.rows
     assert row["seconds"] >= 0.6
 
@@ -381,12 +383,58 @@ def test_same_seed_gives_the_same_training(split, tmp_path_factory):
     np.testing.assert_allclose(history(), history(), rtol=1e-6)
 
 
-def test_training_that_diverges_says_what_to_change(split, tmp_path):
-    def diverge(model, epoch):
-        model.set_weights([np.full_like(weights, np.nan) for weights in model.get_weights()])
+# --- Training that goes wrong --------------------------------------------------------------------
 
-    with pytest.raises(InputError, match="LEARNING_RATE"):
-        fit(split, tmp_path, epochs=1, log=Recorder(split, tmp_path, prepare=diverge))
+
+class Spoiled(Recorder):
+    """Makes every weight no number after a step, as a learning rate far too high does."""
+
+    after_step: int
+
+    def on_train_batch_end(self, batch, logs=None):
+        if int(self.model.optimizer.iterations) == self.after_step:
+            self.model.set_weights([np.full_like(w, np.nan) for w in self.model.get_weights()])
+
+
+def spoiled(split, run, *, after_step):
+    log = Spoiled(split, run)
+    log.after_step = after_step
+    return log
+
+
+def test_a_loss_that_is_no_number_stops_at_once_and_keeps_the_finished_epochs(split, tmp_path):
+    fitted = fit(split, tmp_path, log=spoiled(split, tmp_path, after_step=4))
+    (note,) = fitted.notes
+    assert note.startswith("TRAINING WENT WRONG and stopped after 1 of 3 epochs: ")
+    assert "the loss became nan at step 2 of epoch 2" in note
+    assert "LEARNING_RATE" in note
+    assert int(fitted.model.optimizer.iterations) == 5  # Not to the epoch's end.
+    assert len(read_history(tmp_path)) == 1
+    saved = keras.models.load_model(tmp_path / "cancernet.keras")
+    for found, expected in zip(saved.get_weights(), fitted.log.weights[0], strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_weights_spoiled_by_the_last_step_of_an_epoch_are_not_kept(split, tmp_path):
+    fitted = fit(split, tmp_path, log=spoiled(split, tmp_path, after_step=6))
+    assert "epoch 2 has no ROC AUC" in fitted.notes[0]
+    assert len(fitted.log.rows) == len(read_history(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("after_step", [1, 3])
+def test_training_that_diverges_in_its_first_epoch_says_what_to_change(split, tmp_path, after_step):
+    with pytest.raises(InputError, match=r"before an epoch was finished.*LEARNING_RATE"):
+        fit(split, tmp_path, log=spoiled(split, tmp_path, after_step=after_step))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf])
+def test_infinite_and_undefined_losses_stop(loss):
+    stop = epochs.StopAtNoNumber()
+    stop.on_epoch_begin(4)
+    stop.on_train_batch_end(0, {"loss": 1e30})
+    with pytest.raises(epochs.DivergedError, match=f"became {loss} at step 8 of epoch 5"):
+        stop.on_train_batch_end(7, {"loss": loss})
 
 
 # --- The network that is kept --------------------------------------------------------------------
@@ -422,7 +470,7 @@ def test_network_on_disk_is_of_the_best_epoch(split, tmp_path, slopes, kept):
 @pytest.mark.parametrize("sample", [True, False])
 def test_card_beside_the_network_says_what_belongs_to_it(tmp_path, sample):
     model = CancerNet.build(width=24, height=16, depth=3, classes=2)
-    training.save_network(model, tmp_path / "model.keras", sample=sample)
+    epochs.save_network(model, tmp_path / "model.keras", sample=sample)
     assert json.loads((tmp_path / "model.json").read_text(encoding="utf-8")) == {
         "sha256": hashlib.sha256((tmp_path / "model.keras").read_bytes()).hexdigest(),
         "image_size": [16, 24, 3],
@@ -438,7 +486,7 @@ def test_predict_gives_the_malignant_class_of_every_patch_in_order(split):
     model.set_weights(ranking(1))
     patches = split.validation
     batches = scoring_batches(patches.files, image_size=(SIDE, SIDE), batch_size=BATCH_SIZE)
-    found = training.predict(model, batches)
+    found = fused.predict(model, batches)
     logits = 1.7 - patches.images().sum(axis=(1, 2, 3)) / 50
     assert found.shape == (7,)
     assert found.dtype == np.float32
@@ -449,7 +497,7 @@ def test_predict_gives_the_malignant_class_of_every_patch_in_order(split):
 def test_network_loads_where_this_package_was_never_imported(split, tmp_path):
     model = CancerNet.build(SIDE, SIDE, 3, 2)
     training.compile_published(model, learning_rate=LEARNING_RATE, epochs=1)
-    training.save_network(model, tmp_path / "cancernet.keras", sample=True)
+    epochs.save_network(model, tmp_path / "cancernet.keras", sample=True)
     np.save(tmp_path / "images.npy", split.validation.images())
     program = """
 import sys

@@ -1,0 +1,180 @@
+"""Kills build_dataset.py at random moments and looks at what is left.
+
+    python tests/kill_builds.py              40 kills, some seconds
+    python tests/kill_builds.py 1000 7       1,000 kills, seed 7
+
+After each kill the old data set or the new one has to be there as a whole (or none, where there was
+none), training must take nothing else for a set, and the next build has to leave nothing behind.
+
+Half the kills come after a random time, half at a random touch of the file system (each place in
+the code that opens, renames or deletes something is such a touch). Needs `os.fork`: the killed
+processes run the script from its first line, but share this one's imports, which take most of the
+time otherwise.
+"""
+
+import atexit
+import os
+import random
+import runpy
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+PROJECT = Path(__file__).parents[1]
+sys.path.insert(0, str(PROJECT))
+
+from cancernet import building, dataset, locks, originals, sample, summary  # noqa: E402, F401
+from cancernet.console import InputError  # noqa: E402
+
+TOUCHES = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate")
+
+TOUCHES_OF_A_BUILD = 400  # About as many as one of these small builds has.
+
+
+def write_originals(folder: Path) -> None:
+    generator = np.random.default_rng(1)
+    for patient in range(12):
+        for index in range(6):
+            pixels = generator.integers(0, 256, (25, 25, 3), dtype=np.uint8)
+            path = folder / f"patient {patient}" / str(int(index > 3)) / f"{patient}_{index}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(cv2.imencode(".png", pixels)[1].tobytes())
+
+
+def start_build(
+    folder: Path, target: str, seed: int, *, kill_at: int = 0, events: tuple[str, ...] = TOUCHES
+) -> int:
+    """Forks a process that builds, and kills itself before one of some events; gives its id.
+
+    Args:
+        folder: Where the originals are, and the data set goes.
+        target: Name of the data set.
+        seed: Of the split.
+        kill_at: Before how manieth of the events, counted from 1; 0 lets it live.
+        events: Names as `sys.audit` has them.
+    """
+    process = os.fork()
+    if process:
+        return process
+    code = 99
+    try:
+        os.chdir(folder)
+        output = os.open(folder / "output", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        touches = 0
+
+        def touch(event: str, _arguments: tuple[object, ...]) -> None:
+            nonlocal touches
+            if event in events:
+                touches += 1
+                if touches == kill_at:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+        sys.addaudithook(touch)
+        options = ["--original", "original", "--dataset", target, "--seed", str(seed)]
+        sys.argv = ["build_dataset.py", *options]
+        runpy.run_path(str(PROJECT / "build_dataset.py"), run_name="__main__")
+    except SystemExit as end:
+        atexit._run_exitfuncs()
+        code = int(end.code or 0)
+    finally:
+        os._exit(code)
+
+
+def build(folder: Path, target: str, seed: int) -> None:
+    """Builds to the end, and makes sure that nothing but the set is left."""
+    _, status = os.waitpid(start_build(folder, target, seed), 0)
+    assert status == 0, (folder / "output").read_text()
+    rubbish = [path.name for path in folder.iterdir() if path.name.startswith(f".{target}.")]
+    assert not rubbish, rubbish
+
+
+def state(target: Path) -> str:
+    """Says how far a killed build had come."""
+    new, old = dataset.beside(target)
+    if old.exists():
+        return "clearing the old set away" if target.exists() else "between the two renames"
+    if new.exists():
+        return "set written, not yet swapped" if (new / dataset.BUILD).exists() else "copying"
+    return "before copying, or done"
+
+
+def check(target: Path, whole: dict[int, bytes], *, among: set[int | None]) -> int | None:
+    """Opens what is there as train_model.py does: one of the whole sets, or nothing.
+
+    Returns:
+        The seed of the set; None where there is none.
+    """
+    release = locks.share(target)  # The killed process holds nothing.
+    try:
+        splits, about = dataset.open_dataset(target)
+    except InputError:
+        assert None in among, "the older set is lost"
+        assert not target.exists(), "half a set stands in the place of one"
+        return None
+    finally:
+        release()
+    seed: int = about["seed"]
+    dataset.verify(target, [row for rows in splits.values() for row in rows])
+    assert seed in among, f"the set is of seed {seed}, expected one of {among}"
+    assert (target / dataset.MANIFEST).read_bytes() == whole[seed]
+    return seed
+
+
+def main(kills: int = 40, seed: int = 1) -> None:
+    generator = random.Random(seed)
+    survived: Counter[str] = Counter()
+    # Not a TemporaryDirectory: every process that ends here would delete it.
+    folder = Path(tempfile.mkdtemp())
+    try:
+        write_originals(folder / "original")
+        whole, seconds = {}, 0.0
+        for each in (1, 2):
+            began = time.perf_counter()
+            build(folder, f"whole{each}", each)
+            seconds = time.perf_counter() - began
+            whole[each] = (folder / f"whole{each}" / dataset.MANIFEST).read_bytes()
+        assert whole[1] != whole[2]
+
+        there: dict[Path, int | None] = {folder / "whole1": 1, folder / "none yet": None}
+        for kill in range(kills):
+            target = generator.choice(sorted(there))
+            older, newer = there[target], 2 if there[target] == 1 else 1
+            if kill % 2:
+                process = start_build(folder, target.name, newer)
+                time.sleep(generator.uniform(0, seconds))
+                os.kill(process, signal.SIGKILL)
+            elif kill % 8 == 0:  # In the swap, before one of its two renames.
+                at = 1 + kill // 8 % 2 if older else 1
+                process = start_build(folder, target.name, newer, kill_at=at, events=("os.rename",))
+            else:
+                at = generator.randint(1, TOUCHES_OF_A_BUILD)
+                process = start_build(folder, target.name, newer, kill_at=at)
+            os.waitpid(process, 0)
+            where = state(target)
+            # The first to look at what is left is training, or else the next build.
+            if kill % 3:
+                there[target] = check(target, whole, among={older, newer})
+            else:
+                build(folder, target.name, newer)
+                there[target] = check(target, whole, among={newer})
+            survived[where] += 1
+    finally:
+        shutil.rmtree(folder)
+
+    print(f"{'build_dataset.py killed while':<34}{'times':>6}{'survived':>10}")
+    for where, times in survived.most_common():
+        print(f"{where:<34}{times:>6}{times:>10}")
+    print(f"{'all':<34}{kills:>6}{survived.total():>10}")
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:]))

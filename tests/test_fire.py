@@ -1,0 +1,157 @@
+"""What happens to laptops: kill -9, a full disk, a disk that may not be written to."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import PROJECT
+from test_building import build, files_below
+from test_scripts import BUILD, TRAIN, assert_refused, run
+
+KILLS = os.environ.get("CANCERNET_KILLS", "40")
+
+NOBODY = 65534  # The user without rights on Linux.
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows has neither os.fork nor SIGKILL")
+def test_a_killed_build_leaves_a_whole_set() -> None:
+    killed = subprocess.run(
+        [sys.executable, str(PROJECT / "tests" / "kill_builds.py"), KILLS],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert killed.returncode == 0, killed.stderr
+    assert "between the two renames" in killed.stdout
+    assert killed.stdout.split()[-3:] == ["all", KILLS, KILLS]
+
+
+# --- A full disk ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 1.5 MB, which one of the data sets here fits on, but not two."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1500k", "tmpfs", str(disk)]
+    if sys.platform != "linux" or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("mounting a small disk takes root on Linux")
+    yield disk
+    subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+def test_a_full_disk_costs_nothing_that_was_there(
+    originals: Path, small_disk: Path, tmp_path: Path
+) -> None:
+    data = ("--dataset", small_disk / "idc")
+    assert run(BUILD, "--original", originals, *data, cwd=tmp_path).returncode == 0
+    before = {
+        file: (small_disk / "idc" / file).read_bytes() for file in files_below(small_disk / "idc")
+    }
+    for seed in ("1", "2"):
+        (small_disk / "filler").write_bytes(bytes(400_000))
+        full = run(BUILD, "--original", originals, *data, "--seed", seed, cwd=tmp_path)
+        assert_refused(full, "No space left", "free space")
+        assert len(full.stderr.splitlines()) == 1
+    assert {path.name for path in small_disk.iterdir()} == {"idc", "filler"}
+    after = {
+        file: (small_disk / "idc" / file).read_bytes() for file in files_below(small_disk / "idc")
+    }
+    assert after == before
+
+    output = small_disk / "output"
+    output.mkdir()
+    (output / "metrics.json").write_text("an older run")
+    full = run(TRAIN, *data, "--output", output, "--epochs", "1", cwd=tmp_path)
+    assert_refused(full, "No space left", "free space")
+    assert {path.name for path in output.iterdir()} == {"metrics.json"}
+    assert (output / "metrics.json").read_text() == "an older run"
+
+
+# --- No right to write ---------------------------------------------------------------------------
+
+
+# Imports before root drops its rights, since Python itself may be closed to other users.
+WITHOUT_RIGHTS = f"""
+import os, sys
+from pathlib import Path
+from cancernet import building, dataset, download, files, locks
+from cancernet import originals, sample, scorecard, summary
+code = sys.argv[1] if " " in sys.argv[1] else Path(sys.argv[1]).read_text(encoding="utf-8")
+if os.geteuid() == 0:
+    os.setgroups([])
+    os.setgid({NOBODY})
+    os.setuid({NOBODY})
+sys.argv = sys.argv[1:]
+exec(compile(code, "script", "exec"), {{"__name__": "__main__"}})
+"""
+
+
+def run_without_rights(
+    code: str, *options: str | Path, cwd: Path
+) -> subprocess.CompletedProcess[str]:
+    """Runs a script, or code, as a user that owns nothing."""
+    return subprocess.run(
+        [sys.executable, "-c", WITHOUT_RIGHTS, code, *map(str, options)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"PYTHONPATH": str(PROJECT)},
+    )
+
+
+@pytest.fixture
+def closed(originals: Path) -> Iterator[Path]:
+    """A directory with originals, a data set and a run that anyone may read, nobody write to."""
+    if os.name != "posix":
+        pytest.skip("a directory's mode does not keep anyone from writing on Windows")
+    folder = Path(tempfile.mkdtemp())  # Not in pytest's directory, which other users cannot enter.
+    shutil.copytree(originals, folder / "original")
+    build(folder / "original", folder / "idc")
+    (folder / "output").mkdir()
+    (folder / "output" / "metrics.json").write_text("an older run")
+    folders = [folder, *(path for path in folder.rglob("*") if path.is_dir())]
+    for each in folders:
+        each.chmod(0o555)
+    yield folder
+    for each in folders:
+        each.chmod(0o755)
+    shutil.rmtree(folder)
+
+
+def test_no_right_to_write_is_one_message_and_costs_nothing(closed: Path) -> None:
+    before = {file: (closed / file).read_bytes() for file in files_below(closed)}
+    script, data = str(PROJECT / BUILD), ("--original", closed / "original", "--dataset")
+    for target in ("idc", "new", "deep/new"):
+        refused = run_without_rights(script, *data, closed / target, cwd=closed)
+        assert_refused(refused, "Permission denied", target.split("/")[0], "permissions")
+        assert len(refused.stderr.splitlines()) == 1
+
+    script, data = str(PROJECT / TRAIN), ("--dataset", closed / "idc", "--output")
+    for target in ("output", "new"):
+        refused = run_without_rights(script, *data, closed / target, cwd=closed)
+        assert_refused(refused, "Permission denied", target, "permissions")
+        note, _ = refused.stderr.splitlines()
+        assert note.startswith(f"Note: {closed / 'idc'} cannot be locked (")
+    assert {file: (closed / file).read_bytes() for file in files_below(closed)} == before
+
+
+def test_a_data_set_that_may_only_be_read_can_be_trained_on(closed: Path) -> None:
+    code = f"""
+idc = Path({str(closed / "idc")!r})
+locks.share(idc)
+splits, _ = dataset.open_dataset(idc)
+dataset.verify(idc, [row for rows in splits.values() for row in rows])
+print(sum(map(len, splits.values())))
+"""
+    code = "from pathlib import Path; from cancernet import dataset, locks\n" + code
+    opened = run_without_rights(code, cwd=closed)
+    assert opened.stdout == "72\n", opened.stderr
+    assert "do not build it anew" in opened.stderr
