@@ -23,7 +23,6 @@ VARIANTS: dict[str, tuple[str, dict[str, str]]] = {
     "published": ("published", {}),
     "published, oneDNN kernels on": ("published", {"TF_ENABLE_ONEDNN_OPTS": "1"}),
     "ours": ("ours", {}),
-    "ours, stock layers": ("stock", {}),
 }
 
 
@@ -49,7 +48,7 @@ def make_work(variant: str, folder: Path) -> Callable[[], float]:
             reader = pipeline.scoring_batches(
                 files, image_size=size, batch_size=published.BATCH_SIZE
             )
-            fused.predict(network if variant == "stock" else twin, reader)
+            fused.predict(twin, reader)
         return len(files) / (time.perf_counter() - began)
 
     return score

@@ -136,7 +136,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Time training, ours against the published one.")
     parser.add_argument("--data", type=Path, metavar="DIR", help="a folder that holds 0/ and 1/")
     parser.add_argument("--rounds", type=console.positive_integer, default=5, metavar="N")
-    parser.add_argument("--steps", type=console.positive_integer, default=60, metavar="N")
+    parser.add_argument("--steps", type=console.positive_integer, default=150, metavar="N")
     parser.add_argument("--memory", action="store_true", help="memory at 1 x and 4 x the patches")
     parser.add_argument("--times", type=console.positive_integer, default=1, help=argparse.SUPPRESS)
     parser.add_argument("--worker", help=argparse.SUPPRESS)
