@@ -24,6 +24,8 @@ CLASS_IN_NAME = re.compile(r"_class(?P<label>[0-9]+)")
 IDC_PATIENT = re.compile(r"[0-9]{4,5}")  # As all 281 numbers of the published table are.
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+# Of its header: 8 bits, red, green and blue, and the usual compression, filters and order of rows.
+PLAIN_PNG = bytes((8, 2, 0, 0, 0))
 JPEG_SIGNATURE = b"\xff\xd8\xff"
 JPEG_END, JPEG_START_OF_SCAN = 0xD9, 0xDA
 # Start-of-frame markers (ITU-T T.81, table B.1); 0xC4, 0xC8 and 0xCC mark other things.
@@ -170,8 +172,33 @@ def check_image(data: bytes, *, min_side: int, max_pixels: int) -> tuple[int, in
         raise ExcludedError(f"side under {min_side} pixels", f"{width} x {height}")
     if width * height > max_pixels:
         raise ExcludedError(f"more than {max_pixels:,} pixels", f"{width} x {height}")
-    _decode(data, width, height)
+    if not _is_plain_and_whole(data, width, height):
+        _decode(data, width, height)
     return width, height
+
+
+def _is_plain_and_whole(data: bytes, width: int, height: int) -> bool:
+    """Whether a file is a PNG as IDC's patches are, RGB in one piece, and unpacks to all its rows.
+
+    Its checksums are right by now, so nothing else can be wrong with it, and it takes half the time
+    of decoding. False says nothing: then it has to be decoded.
+    """
+    if not data.startswith(PNG_SIGNATURE) or data[24:29] != PLAIN_PNG:
+        return False
+    position = 33  # Behind the header.
+    if data[37:41] == b"tIME":
+        position += 12 + int.from_bytes(data[33:37])
+    length, kind = struct.unpack_from(">I4s", data, position)
+    end = position + 12 + length
+    if kind != b"IDAT" or data[end + 4 : end + 8] != b"IEND":
+        return False
+    row = 1 + 3 * width  # Each begins with the number of its filter, 0 to 4.
+    unpacking = zlib.decompressobj()
+    try:
+        rows = unpacking.decompress(memoryview(data)[position + 8 : end - 4], row * height + 1)
+    except zlib.error:
+        return False
+    return unpacking.eof and len(rows) == row * height and max(rows[::row]) <= 4
 
 
 def _decode(data: bytes, width: int, height: int) -> None:
