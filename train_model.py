@@ -248,7 +248,8 @@ def run_inputs(arguments: argparse.Namespace, constants: dict[str, object]) -> d
     from cancernet import dataset, report
 
     inputs = constants | report.versions() | {dataset.MANIFEST: dataset.digest(arguments.dataset)}
-    return {name: inputs[name] for name in inputs.keys() - {"BASE_PATH", "OUTPUT_PATH", "platform"}}
+    places = ("BASE_PATH", "OUTPUT_PATH", "platform")
+    return {name: value for name, value in inputs.items() if name not in places}
 
 
 def train(
