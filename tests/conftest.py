@@ -1,5 +1,7 @@
 """Made-up patches for the tests, and the real ones where they are present."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +13,18 @@ PROJECT = Path(__file__).parents[1]
 REAL_PATCHES = PROJECT.parent / "shared" / "idc" / "original"
 
 WritePatch = Callable[..., Path]
+
+
+def run(script: str, *options: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Runs a script as a user does."""
+    return subprocess.run(
+        [sys.executable, str(PROJECT / script), *map(str, options)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=600,
+    )
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 import pytest
 import tifffile
-from conftest import PROJECT, WritePatch
+from conftest import PROJECT, WritePatch, run
 from PIL import Image
 
 import predict
@@ -34,17 +34,6 @@ class Result(NamedTuple):
 
 
 Predict = Callable[..., Result]
-
-
-def run(script: str, *options: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(PROJECT / script), *map(str, options)],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        timeout=600,
-    )
 
 
 @pytest.fixture(scope="module")

@@ -12,22 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import PROJECT, WritePatch
+from conftest import PROJECT, WritePatch, run
 
 from cancernet.calibration import Recalibration, recalibrate
 
 BUILD, TRAIN = "build_dataset.py", "train_model.py"
-
-
-def run(script: str, *options: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(PROJECT / script), *map(str, options)],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        timeout=600,
-    )
 
 
 def assert_refused(result: subprocess.CompletedProcess[str], *words: str) -> None:
