@@ -11,19 +11,20 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from cancernet import config, console
+from cancernet import config, console, recipes
 
 if TYPE_CHECKING:  # What takes seconds to import waits until the command line has been read.
     import keras
     import tensorflow as tf
 
-    from cancernet.augmentation import Augmentation
     from cancernet.dataset import Row
     from cancernet.evaluation import Probabilities
     from cancernet.originals import Exclusion
+    from cancernet.recipes import Recipe
 
 
 Result = TypeVar("Result")
@@ -74,20 +75,23 @@ def parse_arguments() -> argparse.Namespace:
         metavar="DIR",
         help="where model, plot and figures go (default: %(default)s)",
     )
-    # Text, so that argparse checks what the configuration says as it checks the command line.
+    parser.add_argument(
+        "--recipe",
+        default=config.RECIPE,
+        metavar="NAME",
+        help="how to train: published or tuned (default: %(default)s)",
+    )
     parser.add_argument(
         "--epochs",
         type=console.positive_integer,
-        default=str(config.EPOCHS),
         metavar="N",
-        help="passes over the training patches, part of the decay, too (default: %(default)s)",
+        help="passes over the training patches, part of the decay, too (default: the recipe's)",
     )
     parser.add_argument(
         "--batch-size",
         type=console.positive_integer,
-        default=str(config.BATCH_SIZE),
         metavar="N",
-        help="patches a step (default: %(default)s)",
+        help="patches a step (default: the recipe's)",
     )
     parser.add_argument(
         "--plot",
@@ -105,7 +109,12 @@ def parse_arguments() -> argparse.Namespace:
         action="store_true",
         help="compare every patch with its hash in manifest.csv first",
     )
-    return parser.parse_args()
+    recipe = recipes.choose(parser.parse_args().recipe, vars(config))
+    # Text, so that argparse checks what the configuration says as it checks the command line.
+    parser.set_defaults(epochs=str(recipe.epochs), batch_size=str(recipe.batch_size))
+    arguments = parser.parse_args()
+    arguments.recipe = replace(recipe, epochs=arguments.epochs, batch_size=arguments.batch_size)
+    return arguments
 
 
 def settings(arguments: argparse.Namespace) -> dict[str, object]:
@@ -116,8 +125,7 @@ def settings(arguments: argparse.Namespace) -> dict[str, object]:
     constants = {name: getattr(config, name) for name in names} | {
         "BASE_PATH": str(arguments.dataset),
         "OUTPUT_PATH": str(arguments.output),
-        "EPOCHS": arguments.epochs,
-        "BATCH_SIZE": arguments.batch_size,
+        **recipes.constants(arguments.recipe),
     }
     for name, value in constants.items():
         if not isinstance(value, str | int | float) or value != value:
@@ -143,21 +151,6 @@ def open_data(
     if build["sample"]:
         print(console.SAMPLE_NOTICE, flush=True)
     return splits, build, exclusions
-
-
-def make_augmentation() -> Augmentation:
-    """Gathers the ranges of the random warp from the configuration."""
-    from cancernet.augmentation import Augmentation
-
-    return Augmentation(
-        rotation=config.ROTATION_RANGE,
-        zoom=config.ZOOM_RANGE,
-        width_shift=config.WIDTH_SHIFT_RANGE,
-        height_shift=config.HEIGHT_SHIFT_RANGE,
-        shear=config.SHEAR_RANGE,
-        horizontal_flip=config.HORIZONTAL_FLIP,
-        vertical_flip=config.VERTICAL_FLIP,
-    )
 
 
 def reading(arguments: argparse.Namespace, devices: int) -> dict[str, Any]:
@@ -193,14 +186,16 @@ def make_training_batches(
     """Makes the batches of the training split, shuffled and warped."""
     from cancernet import pipeline
 
+    recipe = arguments.recipe
     return pipeline.training_batches(
         [arguments.dataset / row.file for row in rows],
         [row.label for row in rows],
-        augmentation=make_augmentation(),
+        augmentation=recipe.augmentation,
         seed=config.SEED,
-        epochs=arguments.epochs,
+        epochs=recipe.epochs,
         first_epoch=first_epoch,
         cache_bytes=int(config.DECODE_CACHE_MB * 10**6),
+        shares=recipes.shares(recipe, [row.label for row in rows], [row.patient for row in rows]),
         **reading(arguments, devices),
     )
 
@@ -213,11 +208,19 @@ def settle_determinism() -> None:
         tf.config.experimental.enable_op_determinism()
 
 
-def make_networks(epochs: int, strategy: tf.distribute.Strategy) -> tuple[keras.Model, keras.Model]:
-    """Builds the network as configured, to be saved, and its faster twin, compiled for training."""
+def make_networks(
+    recipe: Recipe, patches: int, strategy: tf.distribute.Strategy
+) -> tuple[keras.Model, keras.Model]:
+    """Builds the network as configured, to be saved, and its faster twin, compiled for training.
+
+    Args:
+        recipe: How the twin is trained.
+        patches: How many training patches there are.
+        strategy: The devices that it is trained on.
+    """
     from keras.utils import set_random_seed
 
-    from cancernet import devices, fused, training
+    from cancernet import devices, fused, pipeline, training
     from cancernet.cancernet import CancerNet
 
     size = {
@@ -228,18 +231,21 @@ def make_networks(epochs: int, strategy: tf.distribute.Strategy) -> tuple[keras.
     }
     training.check_settings(
         **size,
-        learning_rate=config.LEARNING_RATE,
+        learning_rate=recipe.learning_rate,
         seed=config.SEED,
         decode_cache_mb=config.DECODE_CACHE_MB,
     )
     set_random_seed(config.SEED)
     network = CancerNet.build(**size)
     mixed = devices.mixed_precision(config.PRECISION)
+    steps = pipeline.steps_per_epoch(
+        patches, batch_size=recipe.batch_size, devices=strategy.num_replicas_in_sync
+    )
     with strategy.scope():
-        twin = fused.twin(network, mixed_precision=mixed)
-        training.compile_published(
-            twin, learning_rate=config.LEARNING_RATE, epochs=epochs, mixed_precision=mixed
+        twin = fused.twin(
+            network, mixed_precision=mixed, dropout=recipe.dropout, momentum=recipe.momentum
         )
+        training.compile_network(twin, recipe, steps=steps, mixed_precision=mixed)
     return network, twin
 
 
@@ -265,7 +271,7 @@ def train(
 
     settle_determinism()
     strategy = devices.strategy()
-    network, twin = make_networks(arguments.epochs, strategy)
+    network, twin = make_networks(arguments.recipe, len(splits["training"]), strategy)
     count = strategy.num_replicas_in_sync
     scoring = make_scoring_batches(arguments, splits, devices=count)
     labels = {split: [row.label for row in rows] for split, rows in splits.items()}
@@ -274,6 +280,7 @@ def train(
         labels["validation"],
         run=run,
         sample=sample,
+        recipe=arguments.recipe.name,
         network=network,
         checkpoints=checkpoint.Checkpoints(run, inputs),
     )
@@ -285,8 +292,7 @@ def train(
             arguments, splits["training"], devices=count, first_epoch=len(log.rows)
         ),
         labels=labels["training"],
-        epochs=arguments.epochs,
-        batch_size=arguments.batch_size,
+        recipe=arguments.recipe,
         log=log,
     )
     return Trained(twin, scoring, log.rows, notes, log.interrupted)

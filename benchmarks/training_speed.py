@@ -22,7 +22,7 @@ import published
 import turns
 
 import train_model
-from cancernet import config, console
+from cancernet import config, console, recipes
 
 ONEDNN = {"TF_ENABLE_ONEDNN_OPTS": "1"}
 # Each variant's name, its worker's, and what is set in the worker's environment.
@@ -51,7 +51,7 @@ def our_batches(folder: Path, *, cached: bool = False, times: int = 1) -> Any:
         labels * times,
         image_size=(published.SIDE, published.SIDE),
         batch_size=published.BATCH_SIZE,
-        augmentation=train_model.make_augmentation(),
+        augmentation=recipes.published(vars(config)).augmentation,
         seed=config.SEED,
         epochs=1000,
         cache_bytes=10**12 if cached else 0,
@@ -85,7 +85,7 @@ def make_model(*, stock: bool) -> Any:
     model = CancerNet.build(published.SIDE, published.SIDE, 3, 2)
     if not stock:
         model = fused.twin(model)
-    training.compile_published(model, learning_rate=config.LEARNING_RATE, epochs=config.EPOCHS)
+    training.compile_network(model, recipes.published(vars(config)), steps=1)
     return model
 
 

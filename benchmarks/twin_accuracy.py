@@ -12,11 +12,12 @@ import io
 import statistics
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import train_model
-from cancernet import config, console, dataset
+from cancernet import config, console, dataset, recipes
 
 
 def train(arguments: argparse.Namespace, name: str, seed: int) -> float:
@@ -51,6 +52,9 @@ def main() -> None:
     parser.add_argument("--batch-size", type=console.positive_integer, default=config.BATCH_SIZE)
     arguments = parser.parse_args()
     arguments.resume = False
+    arguments.recipe = replace(
+        recipes.published(vars(config)), epochs=arguments.epochs, batch_size=arguments.batch_size
+    )
     console.prepare_tensorflow()
     found: dict[str, list[float]] = {"stock": [], "twin": []}
     for seed in range(1, arguments.seeds + 1):

@@ -6,63 +6,18 @@ parameters, drawn from the same distribution, give the same pixels.
 """
 
 import math
-from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
-from cancernet.console import InputError
+from cancernet.recipes import Augmentation
 
+# Optical density of haematoxylin, eosin and DAB in red, green and blue: A. C. Ruifrok and D. A.
+# Johnston 2001 (Anal. Quant. Cytol. Histol. 23).
+STAINS = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]], np.float32)
 
-@dataclass(frozen=True)
-class Augmentation:
-    """How far the training patches are warped at random. 0 or False leaves a part out.
-
-    Attributes:
-        rotation: Largest angle either way, in degrees.
-        zoom: Each axis is scaled by its own factor from 1 - zoom to 1 + zoom.
-        width_shift: Largest shift either way, as a share of the width, from 0 to below 1.
-        height_shift: Largest shift either way, as a share of the height, from 0 to below 1.
-        shear: Largest angle either way, in degrees.
-        horizontal_flip: Mirror every second patch left to right.
-        vertical_flip: Mirror every second patch top to bottom.
-    """
-
-    rotation: float
-    zoom: float
-    width_shift: float
-    height_shift: float
-    shear: float
-    horizontal_flip: bool
-    vertical_flip: bool
-
-    def __post_init__(self) -> None:
-        """Checks the shares.
-
-        Raises:
-            InputError: A share is below 0 or not below 1, an angle no number, a flip no bool.
-        """
-        for name in ("rotation", "shear"):
-            angle = getattr(self, name)
-            if not (isinstance(angle, int | float) and -360 <= angle <= 360):
-                raise InputError(
-                    f"The augmentation's {name} is {angle!r}; it is an angle, -360 to 360 degrees. "
-                    "Change its range in the configuration."
-                )
-        for name in ("horizontal_flip", "vertical_flip"):
-            flip = getattr(self, name)
-            if flip not in (True, False):
-                raise InputError(
-                    f"The augmentation's {name} is {flip!r}; it is True or False. "
-                    "Change it in the configuration."
-                )
-        for name in ("zoom", "width_shift", "height_shift"):
-            share = getattr(self, name)
-            if not (isinstance(share, int | float) and 0 <= share < 1):
-                raise InputError(
-                    f"The augmentation's {name} is {share!r}; it is a share, from 0 to below 1. "
-                    "Change its range in the configuration."
-                )
+DARKEST = 1 / 255  # Optical density has no end at 0.
 
 
 class Parameters(NamedTuple):
@@ -82,18 +37,52 @@ def augment(images: tf.Tensor, *, augmentation: Augmentation, seed: tf.Tensor) -
     """Warps each image of a batch at random, as `ImageDataGenerator.random_transform` does.
 
     Args:
-        images: float32, shape (batch, height, width, channels).
-        augmentation: The ranges of the warp.
+        images: float32 in [0, 1], shape (batch, height, width, channels). Square and of red, green
+            and blue where the augmentation transposes or stains.
+        augmentation: The ranges of the warp, and what else is changed.
         seed: Integers, shape (2,). The same seed gives the same result to the bit.
 
     Returns:
-        The warped images, of the same type, shape and range.
+        The changed images, of the same type, shape and range.
     """
     batch, height, width = tf.unstack(tf.shape(images)[:3])
     parameters = random_parameters(
         batch, augmentation=augmentation, image_size=(height, width), seed=seed
     )
-    return warp(images, parameters)
+    images = warp(images, parameters)
+    # Draws of their own, so that those of the published warp are the same with and without.
+    if augmentation.transpose:
+        drawn = tf.random.stateless_uniform((batch, 1, 1, 1), tf.random.fold_in(seed, 1))
+        images = tf.where(drawn < 0.5, images, tf.transpose(images, (0, 2, 1, 3)))
+    if augmentation.stain:
+        factors = tf.random.stateless_uniform(
+            (batch, len(STAINS)),
+            tf.random.fold_in(seed, 2),
+            minval=1 - augmentation.stain,
+            maxval=1 + augmentation.stain,
+        )
+        images = scale_stains(images, factors)
+    return images
+
+
+def scale_stains(images: tf.Tensor, factors: tf.Tensor) -> tf.Tensor:
+    """Scales how much of each stain is in an image: paler or darker, bluer or pinker.
+
+    Light that goes through is 10 to the power of minus the optical density, and densities of
+    stains add up (Beer and Lambert); so they are taken apart, scaled and put together again.
+
+    Args:
+        images: Red, green and blue, float32 in [0, 1], shape (batch, height, width, 3).
+        factors: Of haematoxylin, eosin and the rest, shape (batch, 3).
+
+    Returns:
+        The images, of the same type, shape and range.
+    """
+    mix = tf.einsum("is,bs,sj->bij", np.linalg.inv(STAINS), factors, STAINS)
+    shape = tf.shape(images)
+    density = tf.reshape(-tf.math.log(tf.maximum(images, DARKEST)), (shape[0], -1, 3))
+    scaled = tf.exp(-tf.matmul(density, mix))
+    return tf.reshape(tf.minimum(scaled, 1.0), shape)
 
 
 def random_parameters(

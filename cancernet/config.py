@@ -55,7 +55,13 @@ IMAGE_DEPTH = 3
 # Benign and malignant.
 CLASSES = 2
 
-# --- Training, as published ----------------------------------------------------------------------
+# --- Training ------------------------------------------------------------------------------------
+
+# How the network is trained: "published", which the constants of the two sections below make up, or
+# "tuned", which has values of its own, in cancernet/recipes.py.
+RECIPE = "published"
+
+# --- The published recipe ------------------------------------------------------------------------
 
 # Passes over the training split. It is part of the learning rate's decay, too.
 EPOCHS = 40

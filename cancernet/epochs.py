@@ -6,7 +6,8 @@ import json
 import math
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,13 @@ class DivergedError(Exception):
     """Training that ran into numbers that are none; the text says where."""
 
 
-def save_network(model: keras.Model, path: Path, *, sample: bool) -> None:
+def save_network(model: keras.Model, path: Path, *, recipe: str, sample: bool) -> None:
     """Saves a network, and beside it as JSON what belongs to it, with its hash.
 
     Args:
         model: Made of stock Keras layers only, so that it loads without this package.
         path: File ending in ".keras".
+        recipe: The name of the one it was trained by.
         sample: Whether it was trained on synthetic patches.
     """
     with replacing(path) as beside:
@@ -41,11 +43,25 @@ def save_network(model: keras.Model, path: Path, *, sample: bool) -> None:
         "image_size": list(model.input_shape[1:]),
         "threshold": 0.5,
         "recalibration": None,
-        "recipe": "published",
+        "recipe": recipe,
         "sample": sample,
     }
     with replacing(path.with_suffix(".json")) as beside:
         beside.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def averaged(model: keras.Model) -> Iterator[None]:
+    """Gives a network the moving average of its weights for a while, where its optimizer has one.
+
+    The moving mean and variance of batch normalization, averages themselves, stay as they are.
+    """
+    own = model.get_weights()
+    model.optimizer.finalize_variable_values(model.trainable_variables)
+    try:
+        yield
+    finally:
+        model.set_weights(own)
 
 
 class EpochLog(keras.callbacks.Callback):
@@ -67,6 +83,7 @@ class EpochLog(keras.callbacks.Callback):
         *,
         run: Path,
         sample: bool,
+        recipe: str = "published",
         network: keras.Model | None = None,
         checkpoints: Checkpoints | None = None,
     ) -> None:
@@ -77,6 +94,7 @@ class EpochLog(keras.callbacks.Callback):
             labels: Their labels, both classes among them.
             run: Directory for history.csv, cancernet.keras and cancernet.json.
             sample: Whether the patches are synthetic, which cancernet.json then says.
+            recipe: The name of the one trained by, which cancernet.json says, too.
             network: What to save, with the weights of the trained one; by default that one itself.
             checkpoints: Where to save what it takes to go on after a stop.
         """
@@ -87,6 +105,7 @@ class EpochLog(keras.callbacks.Callback):
         self._labels = np.asarray(labels)
         self._run = run
         self._sample = sample
+        self._recipe = recipe
         self._network = network
         self._checkpoints = checkpoints
         self._best_weights: list[np.ndarray] | None = None
@@ -118,17 +137,18 @@ class EpochLog(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         """Scores, saves and logs."""
         assert logs is not None
-        probabilities = predict(self.model, self._validation)
-        auc = evaluation.roc_auc(self._labels, probabilities)
-        accuracy = evaluation.confusion(self._labels, probabilities, threshold=0.5).accuracy
-        if auc is None or accuracy is None:
-            raise DivergedError(
-                f"epoch {epoch + 1} has no ROC AUC on validation, since a class is missing or the "
-                "probabilities are no numbers"
-            )
-        if all(auc > row["val_roc_auc"] for row in self.rows):
-            self._best_weights = self.model.get_weights()
-            self._save_best(self.model)
+        with averaged(self.model):
+            probabilities = predict(self.model, self._validation)
+            auc = evaluation.roc_auc(self._labels, probabilities)
+            accuracy = evaluation.confusion(self._labels, probabilities, threshold=0.5).accuracy
+            if auc is None or accuracy is None:
+                raise DivergedError(
+                    f"epoch {epoch + 1} has no ROC AUC on validation, since a class is missing or "
+                    "the probabilities are no numbers"
+                )
+            if all(auc > row["val_roc_auc"] for row in self.rows):
+                self._best_weights = self.model.get_weights()
+                self._save_best(self.model)
         optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
         row = {
             "epoch": epoch + 1,
@@ -156,7 +176,8 @@ class EpochLog(keras.callbacks.Callback):
         assert self._best_weights is not None
         network = self._network or model
         network.set_weights(self._best_weights)
-        save_network(network, self._run / MODEL_FILE, sample=self._sample)
+        path = self._run / MODEL_FILE
+        save_network(network, path, recipe=self._recipe, sample=self._sample)
 
     def _write_history(self) -> None:
         with (

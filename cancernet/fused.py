@@ -58,12 +58,20 @@ class FusedBatchNormalization(layers.BatchNormalization):
             moving.assign(moving * self.momentum + latest * (1 - self.momentum))
 
 
-def twin(network: keras.Sequential, *, mixed_precision: bool = False) -> keras.Sequential:
+def twin(
+    network: keras.Sequential,
+    *,
+    mixed_precision: bool = False,
+    dropout: float = 1.0,
+    momentum: float | None = None,
+) -> keras.Sequential:
     """Makes a network that computes the same, faster, with a copy of the weights.
 
     Args:
         network: Of stock layers. Batch normalization over another axis than the last stays stock.
         mixed_precision: Compute in float16, but keep weights, normalization and softmax in float32.
+        dropout: Factor of all dropout rates.
+        momentum: Of the moving mean and variance; None for those of `network`.
 
     Returns:
         A network whose weights are those of `network`, in the same order: `get_weights` of one is
@@ -72,6 +80,10 @@ def twin(network: keras.Sequential, *, mixed_precision: bool = False) -> keras.S
 
     def faster(layer: layers.Layer) -> layers.Layer:
         kind, settings = type(layer), layer.get_config()
+        if kind is layers.Dropout:
+            settings["rate"] *= dropout
+        if kind is layers.BatchNormalization and momentum is not None:
+            settings["momentum"] = momentum
         if kind is layers.BatchNormalization and layer.axis == -1:
             kind = FusedBatchNormalization
         if mixed_precision:

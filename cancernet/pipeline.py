@@ -14,8 +14,9 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from cancernet.augmentation import Augmentation, augment
+from cancernet.augmentation import augment
 from cancernet.console import InputError
+from cancernet.recipes import Augmentation
 
 CLASSES = 2  # Benign and malignant.
 
@@ -35,13 +36,15 @@ def training_batches(
     data_format: str = "channels_last",
     devices: int = 1,
     cache_bytes: int = 0,
+    shares: Sequence[float] | None = None,
 ) -> tf.data.Dataset:
     """Makes the batches of all epochs, one epoch after the other.
 
     In each epoch every patch comes once, in an order over the whole set that depends on `seed` and
-    the epoch alone. The last batch of an epoch may be smaller; none holds patches of two epochs.
-    Warps depend on `seed`, the epoch and the step in it alone, so that training resumed at
-    `first_epoch` gets exactly what it would have got.
+    the epoch alone; with `shares`, as many are drawn instead, with replacement. The last batch of
+    an epoch may be smaller; none holds patches of two epochs. Warps depend on `seed`, the epoch and
+    the step in it alone, so that training resumed at `first_epoch` gets exactly what it would have
+    got.
 
     `fit` has to be told where an epoch ends: `steps_per_epoch`, the same `epochs`, and
     `shuffle=False`, since the order is a shuffled one already.
@@ -59,6 +62,7 @@ def training_batches(
         devices: Among how many each batch is shared out.
         cache_bytes: Where the decoded patches need no more memory than this, they are read once,
             now, and kept; else, and with 0, they are read anew in each epoch.
+        shares: How often each patch is drawn, in proportion; None for each once.
 
     Returns:
         Pairs of images, float32 in [0, 1], shape (batch, height, width, 3), or
@@ -81,8 +85,14 @@ def training_batches(
     if len(files) * math.prod(image_size) * 3 <= cache_bytes:
         pixels = _read_all(paths, image_size)
 
+    def order_of_epoch(epoch: tf.Tensor) -> tf.Tensor:
+        if shares is None:
+            return tf.random.experimental.stateless_shuffle(tf.range(len(files)), [seed, epoch])
+        logits = tf.math.log(tf.constant([shares], tf.float32))
+        return tf.random.stateless_categorical(logits, len(files), [seed, epoch], tf.int32)[0]
+
     def steps_of_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
-        order = tf.random.experimental.stateless_shuffle(tf.range(len(files)), [seed, epoch])
+        order = order_of_epoch(epoch)
         steps = _steps(order, batch_size=batch_size, devices=devices).enumerate()
         return steps.map(lambda step, chosen: (epoch, step, chosen))
 

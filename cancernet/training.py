@@ -1,4 +1,4 @@
-"""The published recipe: settings checked, class weights, compile, fit."""
+"""Training by a recipe: settings checked, class weights, compile, fit."""
 
 import math
 from collections import Counter
@@ -11,6 +11,7 @@ import tensorflow as tf
 from cancernet.console import InputError, first_ctrl_c
 from cancernet.epochs import DivergedError, EpochLog, ProgressBar, StopAtCtrlC, StopAtNoNumber
 from cancernet.pipeline import steps_per_epoch
+from cancernet.recipes import CHANGE, Recipe
 
 # tf.keras' default when the recipe was published; Keras 3 has the same, but may change it.
 INITIAL_ACCUMULATOR = 0.1
@@ -20,8 +21,6 @@ SMALLEST_SIDE = 8
 # Its first dense layer would have half a billion weights.
 LARGEST_SIDE = 1024
 LARGEST_RATE = 1e6  # Far above any that learns, far below what float32 overflows at.
-
-CHANGE = "Change it in cancernet/config.py."
 
 
 def check_settings(
@@ -74,13 +73,10 @@ def class_weights(labels: Iterable[int]) -> dict[int, float]:
     return {label: largest / counts[label] for label in sorted(counts)}
 
 
-def compile_published(
-    model: keras.Model, *, learning_rate: float, epochs: int, mixed_precision: bool = False
+def compile_network(
+    model: keras.Model, recipe: Recipe, *, steps: int, mixed_precision: bool = False
 ) -> None:
-    """Compiles as published: Adagrad with a decay at each step, binary cross-entropy.
-
-    `Adagrad(lr, decay=lr / epochs)` of old Keras divided the learning rate at step t by
-    1 + t * decay; Keras 3 ignores `decay`, so the schedule is spelled out here.
+    """Compiles as the recipe says.
 
     The published loss is the binary cross-entropy of both columns of a two-way softmax. With
     one-hot labels each column's is -log(probability of the true class), and so is the categorical
@@ -89,20 +85,49 @@ def compile_published(
 
     Args:
         model: The network.
-        learning_rate: Of the first step.
-        epochs: How many there will be, for the decay.
+        recipe: How it is trained.
+        steps: How many an epoch has.
         mixed_precision: Whether the network computes in float16: its gradients would vanish there
             where the loss were not scaled up.
     """
-    schedule = keras.optimizers.schedules.InverseTimeDecay(
-        initial_learning_rate=learning_rate, decay_steps=1, decay_rate=learning_rate / epochs
-    )
-    optimizer = keras.optimizers.Adagrad(
-        learning_rate=schedule, initial_accumulator_value=INITIAL_ACCUMULATOR
-    )
+    optimizer = _optimizer(recipe, steps=steps)
     if mixed_precision:
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
-    model.compile(loss="categorical_crossentropy", optimizer=optimizer, metrics=["accuracy"])
+    loss = keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing)
+    model.compile(loss=loss, optimizer=optimizer, metrics=["accuracy"])
+
+
+def _optimizer(recipe: Recipe, *, steps: int) -> keras.optimizers.Optimizer:
+    """Makes the optimizer and the course of its learning rate.
+
+    `Adagrad(lr, decay=lr / epochs)` of old Keras divided the learning rate at step t by
+    1 + t * decay; Keras 3 ignores `decay`, so the schedule is spelled out here.
+    """
+    if recipe.optimizer == "adagrad":
+        schedule = keras.optimizers.schedules.InverseTimeDecay(
+            initial_learning_rate=recipe.learning_rate,
+            decay_steps=1,
+            decay_rate=recipe.learning_rate / recipe.epochs,
+        )
+        return keras.optimizers.Adagrad(
+            learning_rate=schedule, initial_accumulator_value=INITIAL_ACCUMULATOR
+        )
+    rising = round(recipe.warm_up * recipe.epochs * steps)
+    schedule = keras.optimizers.schedules.CosineDecay(
+        initial_learning_rate=0.0 if rising else recipe.learning_rate,
+        decay_steps=max(1, recipe.epochs * steps - rising),
+        warmup_target=recipe.learning_rate if rising else None,
+        warmup_steps=rising,
+    )
+    settings = {
+        "learning_rate": schedule,
+        "weight_decay": recipe.weight_decay,
+        "use_ema": recipe.weight_average > 0,
+        "ema_momentum": recipe.weight_average,
+    }
+    if recipe.optimizer == "adamw":
+        return keras.optimizers.AdamW(**settings)
+    return keras.optimizers.SGD(momentum=0.9, nesterov=True, **settings)
 
 
 def fit(
@@ -110,8 +135,7 @@ def fit(
     batches: tf.data.Dataset,
     *,
     labels: Sequence[int],
-    epochs: int,
-    batch_size: int,
+    recipe: Recipe,
     log: EpochLog,
 ) -> list[str]:
     """Trains from where the log ends to the last epoch, or to Ctrl-C once an epoch is finished.
@@ -120,8 +144,7 @@ def fit(
         model: Compiled; under a strategy of several devices, each takes its share of every batch.
         batches: Images and one-hot labels of the epochs to train, one after the other.
         labels: 0 or 1, of all training patches.
-        epochs: Passes over the training patches.
-        batch_size: Patches a step.
+        recipe: How many epochs, how many patches a step, and whether classes are weighed.
         log: What is done at the end of each epoch.
 
     Returns:
@@ -131,6 +154,7 @@ def fit(
         InputError: The loss was no number before the first epoch was finished.
         KeyboardInterrupt: Ctrl-C before the first epoch was finished.
     """
+    epochs, batch_size = recipe.epochs, recipe.batch_size
     if len(log.rows) >= epochs:
         return []
     notes = []
@@ -153,7 +177,7 @@ def fit(
                 steps_per_epoch=steps_per_epoch(
                     len(labels), batch_size=batch_size, devices=devices
                 ),
-                class_weight=class_weights(labels),
+                class_weight=class_weights(labels) if recipe.balance == "weights" else None,
                 shuffle=False,  # The batches come shuffled; Keras would warn that it cannot.
                 callbacks=[ProgressBar(), StopAtCtrlC(pressed), StopAtNoNumber(), log],
                 verbose=0,

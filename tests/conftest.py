@@ -3,16 +3,26 @@
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 
+from cancernet import config, recipes
+from cancernet.recipes import Recipe
+
 PROJECT = Path(__file__).parents[1]
 REAL_PATCHES = PROJECT.parent / "shared" / "idc" / "original"
 
 WritePatch = Callable[..., Path]
+
+
+def recipe_of(**changes: Any) -> Recipe:
+    """The published recipe as the project comes, with some values changed."""
+    return replace(recipes.published(vars(config)), **changes)
 
 
 def run(script: str, *options: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:

@@ -5,13 +5,15 @@ import dataclasses
 import numpy as np
 import pytest
 import scipy.stats
+import skimage.color
 import tensorflow as tf
 from conftest import REAL_PATCHES
 from tensorflow.keras.preprocessing.image import ImageDataGenerator
 
-from cancernet.augmentation import Augmentation, Parameters, augment, random_parameters, warp
+from cancernet.augmentation import Parameters, augment, random_parameters, scale_stains, warp
 from cancernet.console import InputError
 from cancernet.pipeline import read_patch
+from cancernet.recipes import Augmentation
 
 # Keras' generator still asks SciPy for its functions by their old place.
 pytestmark = pytest.mark.filterwarnings(
@@ -181,3 +183,55 @@ def test_batches_of_unknown_size_in_a_data_set():
 def test_a_share_that_is_none_is_refused(part, share):
     with pytest.raises(InputError, match=f"{part} is {share}"):
         dataclasses.replace(PUBLISHED, **{part: share})
+
+
+# --- What the published scripts do not have ------------------------------------------------------
+
+
+def test_stains_are_those_of_scikit_image():
+    images = random_images(4, 6, 6)
+    factors = np.array([[1.3, 1, 1], [1, 0.7, 1], [1, 1, 1.2], [0.8, 1.1, 1]], np.float32)
+    found = scale_stains(tf.constant(images), tf.constant(factors)).numpy()
+    for image, factor, scaled in zip(images, factors, found, strict=True):
+        # Logarithms to any base give the same image in the end; scikit-image cuts off below 0.
+        density = -np.log(np.maximum(image, 1 / 255))
+        expected = np.exp(-separate_stains_of(density) * factor @ skimage.color.rgb_from_hed)
+        np.testing.assert_allclose(scaled, np.minimum(expected, 1), atol=1e-5)
+
+
+def separate_stains_of(density):
+    return density @ skimage.color.hed_from_rgb
+
+
+def test_pure_stains_come_apart_as_rgb2hed_says():
+    amounts = np.array([[[0.5, 0.2, 0.0], [0.1, 0.6, 0.0]]])
+    image = skimage.color.hed2rgb(amounts * 0.2).astype(np.float32)
+    darker = scale_stains(tf.constant(image[np.newaxis]), tf.constant([[1.5, 1.0, 1.0]]))
+    before, after = (skimage.color.rgb2hed(each) for each in (image, darker.numpy()[0]))
+    np.testing.assert_allclose(after[..., 0], before[..., 0] * 1.5, rtol=1e-3)
+    np.testing.assert_allclose(after[..., 1], before[..., 1], rtol=1e-3)
+
+
+def test_stains_scaled_by_1_change_nothing():
+    images = np.maximum(random_images(2, 5, 5), 1 / 255)
+    same = scale_stains(tf.constant(images), tf.ones((2, 3)))
+    np.testing.assert_allclose(same, images, atol=1e-6)
+
+
+def test_transposing_gives_all_eight_symmetries_of_the_square():
+    image = random_images(1, 4, 4)
+    turned = [np.rot90(image[0], number) for number in range(4)]
+    symmetries = {each.tobytes() for one in turned for each in (one, one[:, ::-1])}
+    flips = dataclasses.replace(NONE, horizontal_flip=True, vertical_flip=True, transpose=True)
+    found = augment(tf.repeat(image, 200, axis=0), augmentation=flips, seed=tf.constant([3, 4]))
+    assert len(symmetries) == 8
+    assert {each.tobytes() for each in found.numpy()} == symmetries
+
+
+def test_the_published_warp_is_the_same_with_and_without_stains():
+    images, seed = tf.constant(np.maximum(random_images(8, 12, 12), 1 / 255)), tf.constant([5, 6])
+    plain = augment(images, augmentation=PUBLISHED, seed=seed)
+    faint = dataclasses.replace(PUBLISHED, stain=1e-7)
+    np.testing.assert_allclose(augment(images, augmentation=faint, seed=seed), plain, atol=1e-4)
+    strong = dataclasses.replace(PUBLISHED, stain=0.3)
+    assert np.abs(augment(images, augmentation=strong, seed=seed) - plain).max() > 0.05

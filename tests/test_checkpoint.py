@@ -5,6 +5,7 @@ import json
 import keras
 import numpy as np
 import pytest
+from conftest import recipe_of
 
 from cancernet import fused, training
 from cancernet.checkpoint import Checkpoints, Progress
@@ -31,7 +32,7 @@ def network():
             ]
         )
     )
-    training.compile_published(model, learning_rate=0.1, epochs=3)
+    training.compile_network(model, recipe_of(learning_rate=0.1, epochs=3), steps=1)
     return model
 
 

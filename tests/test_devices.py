@@ -44,13 +44,14 @@ def test_an_unknown_precision_is_refused():
 
 TWO_DEVICES = """
 import json, sys
+from dataclasses import replace
 from pathlib import Path
 
 import keras, numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from cancernet import epochs, fused, pipeline, training
+from cancernet import config, epochs, fused, pipeline, recipes, training
 
 folder, count, side, batch = Path(sys.argv[1]), 13, 8, 4  # 3 batches of 4, and 1 patch left over.
 tf.config.set_logical_device_configuration(
@@ -76,9 +77,10 @@ network = keras.Sequential([
     keras.layers.Dense(2),
     keras.layers.Activation("softmax"),
 ])
+recipe = replace(recipes.published(vars(config)), epochs=2, batch_size=batch)
 with strategy.scope():
     twin = fused.twin(network)
-    training.compile_published(twin, learning_rate=0.01, epochs=2)
+    training.compile_network(twin, recipe, steps=1)
 
 reading = {"image_size": (side, side), "batch_size": batch, "devices": 2}
 def training_batches():
@@ -93,7 +95,7 @@ shares = [
 ]
 validation = pipeline.scoring_batches(files, **reading)
 log = epochs.EpochLog(validation, labels, run=folder, sample=True, network=network)
-training.fit(twin, training_batches(), labels=labels, epochs=2, batch_size=batch, log=log)
+training.fit(twin, training_batches(), labels=labels, recipe=recipe, log=log)
 
 drift = max(
     float(np.abs(np.asarray(first) - np.asarray(second)).max())

@@ -32,10 +32,10 @@ from cancernet import (
     splitting,
     training,
 )
-from cancernet.augmentation import Augmentation
 from cancernet.console import InputError
 from cancernet.patches import PNG_SIGNATURE, ExcludedError, check_image, parse_source
 from cancernet.pipeline import read_patch
+from cancernet.recipes import Augmentation
 
 MUTATIONS = 5_000
 

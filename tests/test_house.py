@@ -13,6 +13,7 @@ SCRIPTS = ("build_dataset.py", "train_model.py", "predict.py")
 # Each room may import those of lower floors only, and nothing of its own floor: so no circles.
 FLOORS = (
     {"console"},
+    {"recipes"},
     {
         "patches",
         "splitting",
@@ -35,7 +36,7 @@ FLOORS = (
 WITHOUT_TENSORFLOW = (
     *("locks", "patches", "splitting", "originals", "dataset", "building", "plots", "page"),
     *("evaluation", "calibration", "bootstrap", "scorecard", "baselines", "report", "screen"),
-    *("heatmap", "slides", "tiles", "inputs", "models", "maps"),
+    *("heatmap", "slides", "tiles", "inputs", "models", "maps", "recipes"),
 )
 
 

@@ -7,13 +7,14 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from conftest import recipe_of
 
 from cancernet import models
 from cancernet.calibration import Recalibration
 from cancernet.cancernet import CancerNet
 from cancernet.console import InputError
 from cancernet.epochs import save_network
-from cancernet.training import compile_published
+from cancernet.training import compile_network
 
 RAN = Path("ran")  # What code in a model file would leave behind, were it run.
 
@@ -23,9 +24,9 @@ def saved(tmp_path_factory):
     """A network as train_model.py saves it, with its optimizer."""
     path = tmp_path_factory.mktemp("saved") / "cancernet.keras"
     network = CancerNet.build(16, 8, 3, 2)
-    compile_published(network, learning_rate=0.01, epochs=2)
+    compile_network(network, recipe_of(epochs=2), steps=1)
     network.fit(np.zeros((4, 8, 16, 3)), np.eye(2)[[0, 1, 0, 1]], verbose=0)
-    save_network(network, path, sample=False)
+    save_network(network, path, recipe="published", sample=False)
     return path
 
 

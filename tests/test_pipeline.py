@@ -16,7 +16,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from cancernet.augmentation import Augmentation
 from cancernet.console import InputError
 from cancernet.pipeline import (
     _nearest_neighbours,
@@ -26,6 +25,7 @@ from cancernet.pipeline import (
     tile_batches,
     training_batches,
 )
+from cancernet.recipes import Augmentation
 
 AUGMENTATION = Augmentation(
     rotation=20,

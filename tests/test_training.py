@@ -16,6 +16,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import recipe_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -23,7 +24,7 @@ from PIL import Image
 from cancernet import epochs, evaluation, fused, training
 from cancernet.cancernet import CancerNet
 from cancernet.console import InputError
-from cancernet.pipeline import scoring_batches, training_batches
+from cancernet.pipeline import scoring_batches, steps_per_epoch, training_batches
 
 # Keras 3 hands its variables to NumPy in a way that NumPy 2 deprecates.
 
@@ -142,9 +143,11 @@ def read_history(folder):
         return list(csv.DictReader(file))
 
 
-def fit(split, folder, *, model=None, log=None, epochs=EPOCHS, batch_size=BATCH_SIZE):
+def fit(split, folder, *, model=None, log=None, epochs=EPOCHS, batch_size=BATCH_SIZE, **changes):
     model = model or tiny_network()
-    training.compile_published(model, learning_rate=LEARNING_RATE, epochs=epochs)
+    recipe = recipe_of(epochs=epochs, batch_size=batch_size, **changes)
+    steps = steps_per_epoch(len(split.training.labels), batch_size=batch_size)
+    training.compile_network(model, recipe, steps=steps)
     fitted = Fitted(folder, model, log or Recorder(split, folder))
     fitted.notes = training.fit(
         model,
@@ -158,8 +161,7 @@ def fit(split, folder, *, model=None, log=None, epochs=EPOCHS, batch_size=BATCH_
             epochs=epochs,
         ),
         labels=split.training.labels,
-        epochs=epochs,
-        batch_size=batch_size,
+        recipe=recipe,
         log=fitted.log,
     )
     return fitted
@@ -208,7 +210,7 @@ def test_fit_weighs_one_hot_labels(split, tmp_path):
 
 def compiled(*, learning_rate, epochs):
     model = tiny_network()
-    training.compile_published(model, learning_rate=learning_rate, epochs=epochs)
+    training.compile_network(model, recipe_of(learning_rate=learning_rate, epochs=epochs), steps=1)
     return model
 
 
@@ -217,6 +219,43 @@ def test_optimizer_is_adagrad_as_tf_keras_had_it():
     assert type(optimizer) is keras.optimizers.Adagrad
     assert optimizer.initial_accumulator_value == 0.1
     assert optimizer.epsilon == 1e-7
+
+
+def rates(recipe, *, steps):
+    model = tiny_network()
+    training.compile_network(model, recipe, steps=steps)
+    schedule = model.optimizer._learning_rate
+    return [float(schedule(step)) for step in range(recipe.epochs * steps + 1)]
+
+
+def test_the_other_optimizers_warm_up_and_end_at_a_rate_of_0():
+    recipe = recipe_of(optimizer="sgd", epochs=5, learning_rate=0.4, warm_up=0.2)
+    found = rates(recipe, steps=10)
+    assert found[:11] == pytest.approx([0.04 * step for step in range(11)])
+    cosine = [0.2 * (1 + math.cos(math.pi * step / 40)) for step in range(41)]
+    assert found[10:] == pytest.approx(cosine, abs=1e-6)
+    assert rates(recipe_of(optimizer="adamw", warm_up=0.0), steps=2)[0] == pytest.approx(0.01)
+
+
+def test_averaged_weights_are_scored_and_saved_and_training_goes_on_with_its_own(split, tmp_path):
+    runs = {}
+    for average in (0.0, 0.8):
+        keras.utils.set_random_seed(42)
+        folder = tmp_path / str(average)
+        folder.mkdir()
+        runs[average] = fit(
+            split, folder, optimizer="sgd", learning_rate=0.1, epochs=2, weight_average=average
+        )
+    for epoch in range(2):
+        for plain, own in zip(*(run.log.weights[epoch] for run in runs.values()), strict=True):
+            np.testing.assert_array_equal(own, plain)
+    saved = keras.models.load_model(tmp_path / "0.8" / "cancernet.keras")
+    best = int(np.argmax([row["val_roc_auc"] for row in runs[0.8].log.rows]))
+    own = runs[0.8].log.weights[best][0]
+    assert np.abs(saved.get_weights()[0] - own).max() > 1e-3
+    probabilities = saved.predict(split.validation.images(), verbose=0)[:, 1]
+    expected = evaluation.cross_entropy(np.array(split.validation.labels), probabilities)
+    assert runs[0.8].log.rows[best]["val_loss"] == pytest.approx(expected, rel=1e-5)
 
 
 def test_loss_is_binary_crossentropy_of_the_softmax_probabilities():
@@ -470,13 +509,13 @@ def test_network_on_disk_is_of_the_best_epoch(split, tmp_path, slopes, kept):
 @pytest.mark.parametrize("sample", [True, False])
 def test_card_beside_the_network_says_what_belongs_to_it(tmp_path, sample):
     model = CancerNet.build(width=24, height=16, depth=3, classes=2)
-    epochs.save_network(model, tmp_path / "model.keras", sample=sample)
+    epochs.save_network(model, tmp_path / "model.keras", recipe="tuned", sample=sample)
     assert json.loads((tmp_path / "model.json").read_text(encoding="utf-8")) == {
         "sha256": hashlib.sha256((tmp_path / "model.keras").read_bytes()).hexdigest(),
         "image_size": [16, 24, 3],
         "threshold": 0.5,
         "recalibration": None,
-        "recipe": "published",
+        "recipe": "tuned",
         "sample": sample,
     }
 
@@ -496,8 +535,8 @@ def test_predict_gives_the_malignant_class_of_every_patch_in_order(split):
 
 def test_network_loads_where_this_package_was_never_imported(split, tmp_path):
     model = CancerNet.build(SIDE, SIDE, 3, 2)
-    training.compile_published(model, learning_rate=LEARNING_RATE, epochs=1)
-    epochs.save_network(model, tmp_path / "cancernet.keras", sample=True)
+    training.compile_network(model, recipe_of(epochs=1), steps=1)
+    epochs.save_network(model, tmp_path / "cancernet.keras", recipe="published", sample=True)
     np.save(tmp_path / "images.npy", split.validation.images())
     program = """
 import sys
