@@ -21,8 +21,8 @@ from cancernet import config, console
 
 if TYPE_CHECKING:  # What takes seconds to import waits until the command line has been read.
     from cancernet.atlas import Atlas
-    from cancernet.inference import Scored, ScoredImage
-    from cancernet.inputs import Problem
+    from cancernet.inference import Example, Scored, ScoredImage
+    from cancernet.inputs import Found, Problem
     from cancernet.models import Card, TrainedModel
 
 
@@ -113,6 +113,28 @@ def score_image(
     return image
 
 
+def score(
+    model: TrainedModel, found: Found, arguments: argparse.Namespace, atlas: Atlas
+) -> tuple[list[Scored], list[Example], list[Problem]]:
+    """Scores what was found, writes the rows and draws; gives examples to explain if wanted."""
+    from cancernet import inference, inputs
+    from cancernet.patches import ExcludedError
+
+    scored, problems = inference.score_files(model, found.patches, batch_size=config.BATCH_SIZE)
+    write_rows([inference.csv_row(row) for row in scored])
+    atlas.draw_patients(scored)
+    examples = inference.example_files(model, scored) if arguments.explain else []
+    for file in found.images:
+        try:
+            image = score_image(model, file, arguments, atlas)
+        except ExcludedError as excluded:
+            problems.append(inputs.Problem.of(file, excluded))
+            continue
+        scored += image.scored
+        examples += image.examples
+    return scored, examples, problems
+
+
 def summarise(scored: Sequence[Scored], problems: Sequence[Problem], *, maps: Path | None) -> None:
     """Says what was done, where the maps are and what was left out."""
     called = sum(row.malignant for row in scored)
@@ -143,9 +165,8 @@ def main() -> None:
 
     # 2. The network
     console.prepare_tensorflow()
-    from cancernet import inference
+    from cancernet import failures, inference
     from cancernet.atlas import Atlas
-    from cancernet.patches import ExcludedError
 
     model = models.open_model(model_file, card)
     describe_model(model_file, card)
@@ -153,30 +174,18 @@ def main() -> None:
     if found.images or found.with_position or arguments.explain:
         atlas.open()
 
-    # 3. Patches, and the slides that they make up
+    # 3. Patches, and the slides that they make up; then larger images, one after the other
     sys.stdout.reconfigure(  # type: ignore[union-attr]
         encoding="utf-8", errors="backslashreplace", newline=""
     )
     write_rows([inference.HEADER])
-    scored, unreadable = inference.score_files(model, found.patches, batch_size=config.BATCH_SIZE)
-    problems += unreadable
-    write_rows([inference.csv_row(row) for row in scored])
-    atlas.draw_patients(scored)
+    with failures.explained([], batch_size=config.BATCH_SIZE):
+        scored, examples, unreadable = score(model, found, arguments, atlas)
+        problems += unreadable
 
-    # 4. Larger images, one after the other
-    examples = inference.example_files(model, scored) if arguments.explain else []
-    for file in found.images:
-        try:
-            image = score_image(model, file, arguments, atlas)
-        except ExcludedError as excluded:
-            problems.append(inputs.Problem.of(file, excluded))
-            continue
-        scored += image.scored
-        examples += image.examples
-
-    # 5. Explanation and summary
-    if examples:
-        atlas.explain(model, examples)
+        # 4. Explanation and summary
+        if examples:
+            atlas.explain(model, examples)
     if not scored and problems:
         raise inputs.nothing_usable(problems)
     summarise(scored, problems, maps=arguments.output if atlas.drawn else None)

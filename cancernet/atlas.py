@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from cancernet import explain, heatmap, maps, slides
+from cancernet import explain, heatmap, maps, patches, slides
 from cancernet.console import map_files
 from cancernet.files import try_writing
 from cancernet.inference import Example, Scored, ScoredImage
@@ -83,7 +83,7 @@ class Atlas:
         side = maps.picture_side(layout.rows, layout.columns)
 
         def picture(row: Scored) -> NDArray[np.uint8]:
-            return slides.shrink(slides.read_pixels(Path(row.file)), side)
+            return slides.shrink(patches.read_pixels(Path(row.file)), side)
 
         pictures = list(map_files(picture, rows, what="Reassembling"))
         figures = self._draw(patient, layout, rows, [], pictures, side)

@@ -28,8 +28,8 @@ def explained(files: Sequence[str | Path], *, batch_size: int) -> Iterator[None]
     except (tf.errors.ResourceExhaustedError, MemoryError) as error:
         raise InputError(
             f"The memory does not suffice at {batch_size} patches a step ({_first_line(error)}). "
-            "Lower BATCH_SIZE in cancernet/config.py (or --batch-size), and DECODE_CACHE_MB there "
-            "if it is not 0; or close other programs."
+            "Lower BATCH_SIZE in cancernet/config.py, and DECODE_CACHE_MB there if it is not 0; or "
+            "close other programs."
         ) from error
     except tf.errors.OpError as error:
         if (found := _find_unreadable(files)) is None:

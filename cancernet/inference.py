@@ -23,7 +23,7 @@ from cancernet.models import TrainedModel
 from cancernet.patches import PatchFacts
 
 # Patches between two moves of the progress bar, and in memory at a time.
-CHUNK = 1024
+CHUNK = 2048
 
 Item = TypeVar("Item")
 

@@ -5,9 +5,11 @@ import struct
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 # The side of an IDC patch in pixels; patches at a slide's right and lower edges are smaller.
 PATCH_SIDE = 50
@@ -201,11 +203,24 @@ def _is_plain_and_whole(data: bytes, width: int, height: int) -> bool:
     return unpacking.eof and len(rows) == row * height and max(rows[::row]) <= 4
 
 
+def read_pixels(path: Path) -> NDArray[np.uint8]:
+    """Reads a patch that was checked before: red, green, blue, uint8, shape (height, width, 3)."""
+    pixels = _pixels(path.read_bytes())
+    if pixels is None:
+        raise ExcludedError("vanished or changed meanwhile", str(path))
+    return pixels[..., ::-1]
+
+
+def _pixels(data: bytes) -> NDArray[Any] | None:
+    """Decodes an image: blue, green, red, uint8; None or an error of OpenCV where it cannot."""
+    return cv2.imdecode(
+        np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    )
+
+
 def _decode(data: bytes, width: int, height: int) -> None:
     try:
-        pixels = cv2.imdecode(
-            np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-        )
+        pixels = _pixels(data)
     except cv2.error as error:
         raise ExcludedError("unreadable image", str(error.err)) from error
     if pixels is None or pixels.shape != (height, width, 3):

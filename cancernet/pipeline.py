@@ -22,6 +22,10 @@ CLASSES = 2  # Benign and malignant.
 
 READ_AT_ONCE = 64  # Patches a task when all are read at the start.
 
+# Functions of TensorFlow operations alone, without Python's own `if` and `for` on tensors, need not
+# be rewritten by AutoGraph, which takes half a second at the first.
+as_is = tf.autograph.experimental.do_not_convert
+
 
 def training_batches(
     files: Sequence[str | Path],
@@ -186,6 +190,7 @@ def _steps(items: tf.Tensor, *, batch_size: int, devices: int) -> tf.data.Datase
     count = len(items)
     steps = steps_per_epoch(count, batch_size=batch_size, devices=devices)
 
+    @as_is
     def items_of_step(step: tf.Tensor) -> tf.Tensor:
         end = tf.where(step == steps - 1, count, (step + 1) * batch_size)
         return items[step * batch_size : end]
@@ -306,7 +311,7 @@ def _arrange(images: tf.Tensor, data_format: str) -> tf.Tensor:
 
 def _in_parallel(steps: tf.data.Dataset, load: Callable[..., object]) -> tf.data.Dataset:
     """Loads several batches at a time, and the next while one is in use; keeps their order."""
-    batches = steps.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    batches = steps.map(as_is(load), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     return batches.prefetch(tf.data.AUTOTUNE)
 
 

@@ -69,12 +69,6 @@ def open_picture(path: Path, *, mpp: float | None, max_pixels: int) -> Picture:
     return PlainImage(path, mpp=mpp, max_pixels=max_pixels)
 
 
-def read_pixels(path: Path) -> NDArray[np.uint8]:
-    """Reads a small image that was checked before: RGB, uint8, shape (height, width, 3)."""
-    with _opened(path, max_pixels=None) as image:
-        return np.asarray(image.convert("RGB"))
-
-
 def shrink(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     """Scales a tile, or a patch in its place, to a picture in which a square has `side` pixels."""
     height, width = (

@@ -21,7 +21,7 @@ from conftest import PROJECT, WritePatch, run
 from PIL import Image
 
 import predict
-from cancernet import console, inputs, models
+from cancernet import console, inference, inputs, models
 from cancernet.patches import PatchFacts, check_image, read_facts
 
 HEADER = ["file", "patient", "x", "y", "probability", "calibrated", "malignant"]
@@ -200,6 +200,19 @@ def test_a_name_that_is_no_text_is_escaped(
     code, rows, errors = predicted(tmp_path)
     assert code == 0, errors
     assert rows[0]["file"] == f"{tmp_path}{os.sep}bad\\udcff.png"
+
+
+def test_too_little_memory_is_said_in_words(
+    predicted: Predict, tmp_path: Path, write_patch: WritePatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise MemoryError("no room for 9 GB")
+
+    monkeypatch.setattr(inference, "score_files", fail)
+    result = predicted(write_patch(tmp_path / "patch.png"))
+    assert result.code == 2
+    assert "no room for 9 GB" in result.errors
+    assert "BATCH_SIZE" in result.errors
 
 
 def test_a_bad_image_among_good_ones_is_named_and_the_rest_done(

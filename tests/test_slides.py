@@ -9,7 +9,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from cancernet import slides, tiles
+from cancernet import patches, slides, tiles
 from cancernet.patches import ExcludedError
 
 MANY = 10**8
@@ -212,5 +212,5 @@ def test_background_is_pale_and_even_or_of_one_colour(colour, noise, glass):
 
 def test_no_real_patch_is_taken_for_background(real_patches):
     files = sorted(real_patches.glob("*/*/*.png"))[::10]
-    taken = [path.name for path in files if tiles.is_background(slides.read_pixels(path))]
+    taken = [path.name for path in files if tiles.is_background(patches.read_pixels(path))]
     assert taken == []
