@@ -63,6 +63,7 @@ def candidates(epochs: int) -> dict[str, Recipe]:
     adamw = replace(
         published, optimizer="adamw", learning_rate=1e-3, warm_up=0.05, weight_decay=0.01
     )
+    tuned = replace(recipes.TUNED, epochs=epochs)
     return {
         "published": published,
         "eight symmetries": replace(published, augmentation=replace(warp, transpose=True)),
@@ -78,7 +79,12 @@ def candidates(epochs: int) -> dict[str, Recipe]:
         "half the dropout": replace(published, dropout=0.5),
         "momentum 0.9": replace(published, momentum=0.9),
         "twice the epochs": replace(published, epochs=2 * epochs),
-        "tuned": replace(recipes.TUNED, epochs=epochs),
+        "tuned": tuned,
+        "tuned, adagrad": replace(
+            published, balance=tuned.balance, augmentation=tuned.augmentation
+        ),
+        "tuned, stain 0.25": replace(tuned, augmentation=replace(tuned.augmentation, stain=0.25)),
+        "tuned, weights averaged": replace(tuned, weight_average=0.995),
     }
 
 
