@@ -140,15 +140,14 @@ def published(constants: Mapping[str, Any]) -> Recipe:
     )
 
 
-# Each value is one that benchmarks/recipes.py compares with the published one.
+# What has helped so far when benchmarks/recipes.py compared it with the published recipe.
 TUNED = Recipe(
     name="tuned",
-    epochs=20,
+    epochs=20,  # As compared; more have not been tried yet.
     batch_size=32,
-    optimizer="adamw",
-    learning_rate=1e-3,
-    warm_up=0.05,
-    weight_decay=0.01,
+    # AdamW with a cosine ranked worse on the first fold.
+    optimizer="adagrad",
+    learning_rate=1e-2,
     balance="none",  # Class weights make all probabilities too high.
     augmentation=Augmentation(
         rotation=20,
@@ -158,8 +157,8 @@ TUNED = Recipe(
         shear=0.05,
         horizontal_flip=True,
         vertical_flip=True,
-        transpose=True,  # Tissue has no up or down, left or right.
-        stain=0.1,  # A little, since darkness itself carries signal.
+        transpose=True,  # Tissue has no up or down, left or right: the clearest gain.
+        stain=0.0,  # Neither a tenth nor a quarter ranked better; darkness itself carries signal.
     ),
 )
 
