@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,21 +24,32 @@ if TYPE_CHECKING:  # What takes seconds to import waits until the command line h
 
     from cancernet.dataset import Row
     from cancernet.evaluation import Probabilities
+    from cancernet.machines import Machines
     from cancernet.originals import Exclusion
     from cancernet.recipes import Recipe
+    from cancernet.team import Team
 
 
 Result = TypeVar("Result")
+
+
+class Data(NamedTuple):
+    """The data set."""
+
+    splits: dict[str, list[Row]]
+    build: dict[str, Any]  # build.json.
+    exclusions: list[Exclusion]
 
 
 class Trained(NamedTuple):
     """What training leaves for the report."""
 
     twin: keras.Model
-    scoring: dict[str, tf.data.Dataset]  # The batches of validation and testing.
+    scoring: dict[str, tf.data.Dataset | None]  # Batches of validation and testing, or none of it.
     history: list[dict[str, float]]  # The rows of history.csv.
     notes: list[str]
     resumable: bool  # Whether Ctrl-C left epochs to train.
+    team: Team | None  # The machines, if there are several.
 
 
 # What build_dataset.py used of the configuration stands in build.json.
@@ -136,21 +148,20 @@ def settings(arguments: argparse.Namespace) -> dict[str, object]:
     return constants
 
 
-def open_data(
-    arguments: argparse.Namespace,
-) -> tuple[dict[str, list[Row]], dict[str, Any], list[Exclusion]]:
-    """Opens the data set, which no build may change from now on; gives rows, build, exclusions."""
+def open_data(arguments: argparse.Namespace, *, writes: bool) -> Data:
+    """Opens the data set, which no build may change from now on."""
     from cancernet import dataset, locks
 
     locks.share(arguments.dataset)
-    locks.write(arguments.output)
+    if writes:
+        locks.write(arguments.output)
     splits, build = dataset.open_dataset(arguments.dataset)
     exclusions = dataset.read_exclusions(arguments.dataset)
     if arguments.verify or arguments.resume:
         dataset.verify(arguments.dataset, [row for rows in splits.values() for row in rows])
     if build["sample"]:
         print(console.SAMPLE_NOTICE, flush=True)
-    return splits, build, exclusions
+    return Data(splits, build, exclusions)
 
 
 def reading(arguments: argparse.Namespace, devices: int) -> dict[str, Any]:
@@ -166,24 +177,34 @@ def reading(arguments: argparse.Namespace, devices: int) -> dict[str, Any]:
 
 
 def make_scoring_batches(
-    arguments: argparse.Namespace, splits: dict[str, list[Row]], *, devices: int
-) -> dict[str, tf.data.Dataset]:
-    """Makes the batches of validation and, where it has patches, of testing."""
+    arguments: argparse.Namespace,
+    splits: dict[str, list[Row]],
+    *,
+    devices: int,
+    team: Team | None,
+) -> dict[str, tf.data.Dataset | None]:
+    """Makes the batches of validation and testing that are scored here, of splits with patches."""
     from cancernet import pipeline
 
-    return {
-        split: pipeline.scoring_batches(
-            [arguments.dataset / row.file for row in splits[split]], **reading(arguments, devices)
-        )
-        for split in ("validation", "testing")
-        if splits[split]
-    }
+    batches = {}
+    for split in ("validation", "testing"):
+        files = [arguments.dataset / row.file for row in splits[split]]
+        own = team.share(files, batch_size=arguments.batch_size) if team else files
+        if files:
+            way = reading(arguments, 1 if team else devices)
+            batches[split] = pipeline.scoring_batches(own, **way) if own else None
+    return batches
 
 
 def make_training_batches(
-    arguments: argparse.Namespace, rows: list[Row], *, devices: int, first_epoch: int
+    arguments: argparse.Namespace,
+    rows: list[Row],
+    *,
+    devices: int,
+    first_epoch: int,
+    team: Team | None,
 ) -> tf.data.Dataset:
-    """Makes the batches of the training split, shuffled and warped."""
+    """Makes the batches of the training split, shuffled and warped, or this machine's shares."""
     from cancernet import pipeline
 
     recipe = arguments.recipe
@@ -196,6 +217,8 @@ def make_training_batches(
         first_epoch=first_epoch,
         cache_bytes=int(config.DECODE_CACHE_MB * 10**6),
         shares=recipes.shares(recipe, [row.label for row in rows], [row.patient for row in rows]),
+        machine=team.machines.rank if team else 0,
+        machines=len(team.machines.addresses) if team else 1,
         **reading(arguments, devices),
     )
 
@@ -249,53 +272,77 @@ def make_networks(
     return network, twin
 
 
-def run_inputs(arguments: argparse.Namespace, constants: dict[str, object]) -> dict[str, object]:
+def run_inputs(
+    arguments: argparse.Namespace, constants: dict[str, object], machines: Machines | None
+) -> dict[str, object]:
     """Lists what the trained weights depend on: a run is resumed with the same alone."""
     from cancernet import dataset, report
 
     inputs = constants | report.versions() | {dataset.MANIFEST: dataset.digest(arguments.dataset)}
+    if machines:
+        inputs["machines"] = len(machines.addresses)
     places = ("BASE_PATH", "OUTPUT_PATH", "platform")
     return {name: value for name, value in inputs.items() if name not in places}
 
 
+def join(machines: Machines, inputs: dict[str, object]) -> Team:
+    """Waits for the other machines, and refuses those that would train with something else."""
+    from cancernet import team
+
+    if not machines.is_chief:
+        print(f"Training with {machines.names([0])}, which alone writes output.", flush=True)
+    joined = team.join(machines)
+    joined.compare(inputs)
+    return joined
+
+
 def train(
     arguments: argparse.Namespace,
-    splits: dict[str, list[Row]],
+    data: Data,
     *,
-    run: Path,
-    sample: bool,
+    run: Path | None,
     inputs: dict[str, object],
+    machines: Machines | None = None,
 ) -> Trained:
     """Trains the network's faster twin; logs and saves the network itself."""
-    from cancernet import checkpoint, devices, epochs, training
+    from cancernet import checkpoint, devices, epochs, fused, training
 
+    splits = data.splits
     settle_determinism()
-    strategy = devices.strategy()
+    team = join(machines, inputs) if machines else None
+    strategy = team.strategy if team else devices.strategy()
     network, twin = make_networks(arguments.recipe, len(splits["training"]), strategy)
     count = strategy.num_replicas_in_sync
-    scoring = make_scoring_batches(arguments, splits, devices=count)
+    scoring = make_scoring_batches(arguments, splits, devices=count, team=team)
     labels = {split: [row.label for row in rows] for split, rows in splits.items()}
     log = epochs.EpochLog(
         scoring["validation"],
         labels["validation"],
         run=run,
-        sample=sample,
+        sample=data.build["sample"],
         recipe=arguments.recipe.name,
         network=network,
-        checkpoints=checkpoint.Checkpoints(run, inputs),
+        checkpoints=checkpoint.Checkpoints(run, inputs) if run else None,
+        predict=team.predict if team else fused.predict,
     )
     if arguments.resume:
         log.resume(twin)
+    if team:
+        log.rows = team.begin(twin, log.rows)
     notes = training.fit(
         twin,
         make_training_batches(
-            arguments, splits["training"], devices=count, first_epoch=len(log.rows)
+            arguments, splits["training"], devices=count, first_epoch=len(log.rows), team=team
         ),
         labels=labels["training"],
         recipe=arguments.recipe,
         log=log,
+        team=team,
     )
-    return Trained(twin, scoring, log.rows, notes, log.interrupted)
+    if machines:
+        count = len(machines.addresses)
+        notes.append(f"trained on {count} machines, each normalizing its own share of a batch")
+    return Trained(twin, scoring, log.rows, notes, log.interrupted, team)
 
 
 def timed(function: Callable[..., Result], *arguments: object) -> tuple[Result, float]:
@@ -304,16 +351,19 @@ def timed(function: Callable[..., Result], *arguments: object) -> tuple[Result, 
     return function(*arguments), time.perf_counter() - began
 
 
-def score_best_epoch(run: Path, trained: Trained) -> dict[str, Probabilities]:
+def score_best_epoch(run: Path | None, trained: Trained) -> dict[str, Probabilities]:
     """Computes the probabilities of validation and, where there is one, of testing."""
     from keras.models import load_model
 
     from cancernet import files, fused
 
-    trained.twin.set_weights(load_model(run / files.MODEL_FILE).get_weights())
-    return {
-        split: fused.predict(trained.twin, batches) for split, batches in trained.scoring.items()
-    }
+    twin, team = trained.twin, trained.team
+    if run:
+        twin.set_weights(load_model(run / files.MODEL_FILE).get_weights())
+    if team:
+        team.copy(twin.variables)
+    predict = team.predict if team else fused.predict
+    return {split: predict(twin, batches) for split, batches in trained.scoring.items()}
 
 
 def score_baselines(
@@ -345,36 +395,26 @@ def score_baselines(
     }
 
 
-def main() -> None:
-    """Trains, tests and reports."""
-    began = time.perf_counter()
-    arguments = parse_arguments()
-    from cancernet import files
+def write_report(
+    arguments: argparse.Namespace,
+    run: Path,
+    trained: Trained,
+    probabilities: dict[str, Probabilities],
+    *,
+    data: Data,
+    constants: dict[str, object],
+    inputs: dict[str, object],
+    seconds: dict[str, float],
+) -> None:
+    """Scores the patches without a network, too; writes all that a run leaves, and says it."""
+    from cancernet import files, report, scorecard, screen
 
-    # 1. Data
-    constants = settings(arguments)
-    splits, build, exclusions = open_data(arguments)
-    run = files.begin_run(arguments.output, plot_copy=arguments.plot, resume=arguments.resume)
-
-    # 2. Network and training; this takes seconds to import, after all that can be refused at once.
-    console.prepare_tensorflow()
-    from cancernet import failures, report, scorecard, screen
-
-    inputs = run_inputs(arguments, constants)
-    patches = [arguments.dataset / row.file for rows in splits.values() for row in rows]
-    with failures.explained(patches, batch_size=arguments.batch_size):
-        trained = train(arguments, splits, run=run, sample=build["sample"], inputs=inputs)
-        seconds = {"training": time.perf_counter() - began}
-
-        # 3. Scores of the best epoch, and without a network
-        probabilities, seconds["scoring"] = timed(score_best_epoch, run, trained)
-        baselines, seconds["baselines"] = timed(score_baselines, arguments, splits)
+    splits, build, exclusions = data
+    baselines, seconds["baselines"] = timed(score_baselines, arguments, splits)
     labels = [row.label for row in splits["validation"]]
     fitted, more = scorecard.fit(
         labels, probabilities["validation"], measure=config.THRESHOLD_MEASURE
     )
-
-    # 4. Report
     metrics = report.make_metrics(
         splits,
         probabilities,
@@ -400,6 +440,48 @@ def main() -> None:
     files.finish_run(run, arguments.output, plot_copy=arguments.plot, resumable=trained.resumable)
     print(*screen.lines(metrics, splits, probabilities), sep="\n")
     print(f"\nModel, figures and page: {arguments.output}, see {files.PAGE_FILE} first")
+
+
+def main() -> None:
+    """Trains, tests and reports."""
+    began = time.perf_counter()
+    arguments = parse_arguments()
+    from cancernet import files
+    from cancernet.machines import find
+
+    # 1. Machines, of which the chief alone writes, and data
+    machines = find(os.environ)
+    constants = settings(arguments)
+    run = None
+    data = open_data(arguments, writes=not machines or machines.is_chief)
+    if not machines or machines.is_chief:
+        run = files.begin_run(arguments.output, plot_copy=arguments.plot, resume=arguments.resume)
+
+    # 2. Network and training; this takes seconds to import, after all that can be refused at once.
+    console.prepare_tensorflow(quiet=machines is not None)
+    from cancernet import failures
+
+    inputs = run_inputs(arguments, constants, machines)
+    patches = [arguments.dataset / row.file for rows in data.splits.values() for row in rows]
+    with failures.explained(patches, batch_size=arguments.batch_size, machines=machines):
+        trained = train(arguments, data, run=run, inputs=inputs, machines=machines)
+        seconds = {"training": time.perf_counter() - began}
+
+        # 3. Scores of the best epoch
+        probabilities, seconds["scoring"] = timed(score_best_epoch, run, trained)
+
+        # 4. Report
+        if run:
+            write_report(
+                arguments,
+                run,
+                trained,
+                probabilities,
+                data=data,
+                constants=constants,
+                inputs=inputs,
+                seconds=seconds,
+            )
 
 
 if __name__ == "__main__":

@@ -135,7 +135,8 @@ def run(
         dataset=folder, recipe=recipe, batch_size=recipe.batch_size, resume=False
     )
     with tempfile.TemporaryDirectory() as output, contextlib.redirect_stdout(io.StringIO()):
-        trained = train_model.train(arguments, splits, run=Path(output), sample=False, inputs={})
+        data = train_model.Data(splits, build={"sample": False}, exclusions=[])
+        trained = train_model.train(arguments, data, run=Path(output), inputs={})
         plain = train_model.score_best_epoch(Path(output), trained)
     best = max(trained.history, key=lambda row: row["val_roc_auc"])
     common = {

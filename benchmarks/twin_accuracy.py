@@ -33,9 +33,8 @@ def train(arguments: argparse.Namespace, name: str, seed: int) -> float:
         fused.twin = lambda network, **_: keras.models.clone_model(network)
     try:
         with tempfile.TemporaryDirectory() as run, contextlib.redirect_stdout(io.StringIO()):
-            trained = train_model.train(
-                arguments, splits, run=Path(run), sample=build["sample"], inputs={}
-            )
+            data = train_model.Data(splits, build, exclusions=[])
+            trained = train_model.train(arguments, data, run=Path(run), inputs={})
     finally:
         fused.twin = make_twin
     return trained.history[-1]["val_roc_auc"]

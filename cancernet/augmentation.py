@@ -33,7 +33,13 @@ class Parameters(NamedTuple):
     flip_vertical: tf.Tensor
 
 
-def augment(images: tf.Tensor, *, augmentation: Augmentation, seed: tf.Tensor) -> tf.Tensor:
+def augment(
+    images: tf.Tensor,
+    *,
+    augmentation: Augmentation,
+    seed: tf.Tensor,
+    share: tuple[tf.Tensor, tf.Tensor] | None = None,
+) -> tf.Tensor:
     """Warps each image of a batch at random, as `ImageDataGenerator.random_transform` does.
 
     Args:
@@ -41,27 +47,34 @@ def augment(images: tf.Tensor, *, augmentation: Augmentation, seed: tf.Tensor) -
             and blue where the augmentation transposes or stains.
         augmentation: The ranges of the warp, and what else is changed.
         seed: Integers, shape (2,). The same seed gives the same result to the bit.
+        share: Where the images are but a share of a batch, the place of the first one in it, and
+            how many the batch has: each is warped as it would be among all of them.
 
     Returns:
         The changed images, of the same type, shape and range.
     """
     batch, height, width = tf.unstack(tf.shape(images)[:3])
+    first, whole = share or (0, batch)
     parameters = random_parameters(
-        batch, augmentation=augmentation, image_size=(height, width), seed=seed
+        whole, augmentation=augmentation, image_size=(height, width), seed=seed
     )
-    images = warp(images, parameters)
+
+    def own(drawn: tf.Tensor) -> tf.Tensor:
+        return drawn[first : first + batch] if share else drawn
+
+    images = warp(images, Parameters(*map(own, parameters)))
     # Draws of their own, so that those of the published warp are the same with and without.
     if augmentation.transpose:
-        drawn = tf.random.stateless_uniform((batch, 1, 1, 1), tf.random.fold_in(seed, 1))
-        images = tf.where(drawn < 0.5, images, tf.transpose(images, (0, 2, 1, 3)))
+        drawn = tf.random.stateless_uniform((whole, 1, 1, 1), tf.random.fold_in(seed, 1))
+        images = tf.where(own(drawn) < 0.5, images, tf.transpose(images, (0, 2, 1, 3)))
     if augmentation.stain:
         factors = tf.random.stateless_uniform(
-            (batch, len(STAINS)),
+            (whole, len(STAINS)),
             tf.random.fold_in(seed, 2),
             minval=1 - augmentation.stain,
             maxval=1 + augmentation.stain,
         )
-        images = scale_stains(images, factors)
+        images = scale_stains(images, own(factors))
     return images
 
 

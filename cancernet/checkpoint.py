@@ -91,7 +91,8 @@ class Checkpoints:
             if (found := _read(path)) is not None:
                 arrays, about = found
                 _refuse_other_inputs(about["inputs"], self._inputs)
-                model.optimizer.build(model.trainable_variables)
+                with model.distribute_strategy.scope():
+                    model.optimizer.build(model.trainable_variables)
                 _assign(model.variables, arrays["model"])
                 _assign(model.optimizer.variables, arrays["optimizer"])
                 return Progress(about["rows"], arrays["best"])

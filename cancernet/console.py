@@ -85,10 +85,15 @@ def first_ctrl_c() -> Iterator[threading.Event]:
         signal.signal(signal.SIGINT, before)
 
 
-def prepare_tensorflow() -> None:
-    """Sets what TensorFlow and Keras read from the environment when they are imported."""
+def prepare_tensorflow(*, quiet: bool = False) -> None:
+    """Sets what TensorFlow and Keras read from the environment when they are imported.
+
+    Args:
+        quiet: Leave even errors to the exceptions that they become.
+    """
     os.environ["KERAS_BACKEND"] = "tensorflow"  # The pipeline feeds tf.data to `fit`.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # Errors alone, not what CPU it is.
+    # Errors alone, not what CPU it is.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3" if quiet else "2")
     # TensorFlow takes the oneDNN kernels by itself only on CPUs with units for neural networks. On
     # those without (AVX2 alone) training is two to three times as fast with them, too.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")

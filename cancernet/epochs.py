@@ -6,7 +6,7 @@ import json
 import math
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -78,25 +78,29 @@ class EpochLog(keras.callbacks.Callback):
 
     def __init__(
         self,
-        validation: tf.data.Dataset,
+        validation: tf.data.Dataset | None,
         labels: Sequence[int],
         *,
-        run: Path,
+        run: Path | None,
         sample: bool,
         recipe: str = "published",
         network: keras.Model | None = None,
         checkpoints: Checkpoints | None = None,
+        predict: Callable[[keras.Model, tf.data.Dataset | None], np.ndarray] = predict,
     ) -> None:
         """Takes what to score, and where to write.
 
         Args:
-            validation: Batches of images, as `pipeline.scoring_batches` makes them.
+            validation: Batches of images, as `pipeline.scoring_batches` makes them; on several
+                machines those of this one's share, or None.
             labels: Their labels, both classes among them.
-            run: Directory for history.csv, cancernet.keras and cancernet.json.
+            run: Directory for history.csv, cancernet.keras and cancernet.json; None to keep the
+                log, and write and print nothing.
             sample: Whether the patches are synthetic, which cancernet.json then says.
             recipe: The name of the one trained by, which cancernet.json says, too.
             network: What to save, with the weights of the trained one; by default that one itself.
             checkpoints: Where to save what it takes to go on after a stop.
+            predict: Computes the probabilities of the validation patches.
         """
         super().__init__()
         self.rows: list[dict[str, float]] = []
@@ -108,6 +112,7 @@ class EpochLog(keras.callbacks.Callback):
         self._recipe = recipe
         self._network = network
         self._checkpoints = checkpoints
+        self._predict = predict
         self._best_weights: list[np.ndarray] | None = None
         self._began = 0.0
 
@@ -118,7 +123,7 @@ class EpochLog(keras.callbacks.Callback):
             InputError: The run was begun with other inputs, which are named.
         """
         progress = self._checkpoints.restore(model) if self._checkpoints else None
-        if progress is None:
+        if progress is None or self._run is None:
             return
         self.rows, self._best_weights = progress.rows, progress.best_weights
         print(f"Going on after epoch {len(self.rows)}.", flush=True)
@@ -127,8 +132,8 @@ class EpochLog(keras.callbacks.Callback):
             # come when the network of a later epoch was saved, but not yet its checkpoint.
             (self._run / LAST_FILE).unlink(missing_ok=True)
             self._network = self._network or keras.models.clone_model(model)
-            self._save_best(self._network)
-            self._write_history()
+            self._save_best(self._run, self._network)
+            self._write_history(self._run)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Starts the clock."""
@@ -138,7 +143,7 @@ class EpochLog(keras.callbacks.Callback):
         """Scores, saves and logs."""
         assert logs is not None
         with averaged(self.model):
-            probabilities = predict(self.model, self._validation)
+            probabilities = self._predict(self.model, self._validation)
             auc = evaluation.roc_auc(self._labels, probabilities)
             accuracy = evaluation.confusion(self._labels, probabilities, threshold=0.5).accuracy
             if auc is None or accuracy is None:
@@ -148,7 +153,8 @@ class EpochLog(keras.callbacks.Callback):
                 )
             if all(auc > row["val_roc_auc"] for row in self.rows):
                 self._best_weights = self.model.get_weights()
-                self._save_best(self.model)
+                if self._run:
+                    self._save_best(self._run, self.model)
         optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
         row = {
             "epoch": epoch + 1,
@@ -161,10 +167,12 @@ class EpochLog(keras.callbacks.Callback):
             "seconds": time.perf_counter() - self._began,
         }
         self.rows.append(row)
+        if self._run is None:
+            return
         if self._checkpoints:
             self._checkpoints.save(self.model, Progress(self.rows, self._best_weights))
             row["seconds"] = time.perf_counter() - self._began
-        self._write_history()
+        self._write_history(self._run)
         print(
             f"epoch {epoch + 1:>3}/{self.params['epochs']}  loss {row['loss']:.4f}  "
             f"val_loss {row['val_loss']:.4f}  val_accuracy {row['val_accuracy']:.4f}  "
@@ -172,16 +180,16 @@ class EpochLog(keras.callbacks.Callback):
             flush=True,
         )
 
-    def _save_best(self, model: keras.Model) -> None:
+    def _save_best(self, run: Path, model: keras.Model) -> None:
         assert self._best_weights is not None
         network = self._network or model
         network.set_weights(self._best_weights)
-        path = self._run / MODEL_FILE
+        path = run / MODEL_FILE
         save_network(network, path, recipe=self._recipe, sample=self._sample)
 
-    def _write_history(self) -> None:
+    def _write_history(self, run: Path) -> None:
         with (
-            replacing(self._run / HISTORY_FILE) as beside,
+            replacing(run / HISTORY_FILE) as beside,
             beside.open("w", newline="", encoding="utf-8") as file,
         ):
             writer = csv.DictWriter(file, fieldnames=list(self.rows[0]), lineterminator="\n")

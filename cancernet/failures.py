@@ -8,20 +8,25 @@ from pathlib import Path
 import tensorflow as tf
 
 from cancernet.console import InputError, map_files
+from cancernet.machines import Machines
 from cancernet.pipeline import read_patch
 
 
 @contextmanager
-def explained(files: Sequence[str | Path], *, batch_size: int) -> Iterator[None]:
-    """Turns TensorFlow's errors on files and on memory into messages for the user.
+def explained(
+    files: Sequence[str | Path], *, batch_size: int, machines: Machines | None = None
+) -> Iterator[None]:
+    """Turns TensorFlow's errors on files, memory and machines into messages for the user.
 
     Args:
         files: All patches that may be read meanwhile. Since TensorFlow does not name the one that
             it cannot decode, they are all tried after a failure, and only then.
         batch_size: Patches a step.
+        machines: Those that train together, if there are several.
 
     Raises:
-        InputError: Naming the patch that cannot be read, or the constants to lower.
+        InputError: Naming the patch that cannot be read, the constants to lower, or the machine
+            that is gone.
     """
     try:
         yield
@@ -32,12 +37,20 @@ def explained(files: Sequence[str | Path], *, batch_size: int) -> Iterator[None]
             "close other programs."
         ) from error
     except tf.errors.OpError as error:
+        if machines and _is_of_machines(error):
+            raise machines.lost(error.message) from error
         if (found := _find_unreadable(files)) is None:
             raise
         raise InputError(
             f"{found[0]} cannot be read ({found[1]}): it was damaged or removed since the data "
             "set was built. Build the data set again."
         ) from error
+
+
+def _is_of_machines(error: tf.errors.OpError) -> bool:
+    """Whether an operation over all machines failed, as it does when one of them is gone."""
+    gone = (tf.errors.UnavailableError, tf.errors.DeadlineExceededError)
+    return isinstance(error, gone) or "Collective ops is aborted" in error.message
 
 
 def _first_line(error: BaseException) -> str:

@@ -39,6 +39,8 @@ def training_batches(
     first_epoch: int = 0,
     data_format: str = "channels_last",
     devices: int = 1,
+    machine: int = 0,
+    machines: int = 1,
     cache_bytes: int = 0,
     shares: Sequence[float] | None = None,
 ) -> tf.data.Dataset:
@@ -63,7 +65,10 @@ def training_batches(
         epochs: The epoch to stop before, counted from 0.
         first_epoch: The epoch to start with, counted from 0.
         data_format: "channels_last" or "channels_first".
-        devices: Among how many each batch is shared out.
+        devices: Among how many each batch is shared out, over all machines.
+        machine: Which machine this is, counted from 0.
+        machines: How many there are, with equally many devices: each gets its shares of every
+            batch alone.
         cache_bytes: Where the decoded patches need no more memory than this, they are read once,
             now, and kept; else, and with 0, they are read anew in each epoch.
         shares: How often each patch is drawn, in proportion; None for each once.
@@ -101,6 +106,12 @@ def training_batches(
         return steps.map(lambda step, chosen: (epoch, step, chosen))
 
     def load(epoch: tf.Tensor, step: tf.Tensor, chosen: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        share = None
+        if machines > 1:
+            whole = tf.size(chosen)
+            size = -(-whole // devices) * (devices // machines)  # As `_shareable` has it.
+            share = (machine * size, whole)
+            chosen = chosen[machine * size : (machine + 1) * size]
         if pixels is None:
             read = _read_batch(tf.gather(paths, chosen), image_size)
         else:
@@ -108,7 +119,7 @@ def training_batches(
         images = _scale(read)
         if augmentation is not None:
             step_seed = tf.random.fold_in([seed, epoch], step)
-            images = augment(images, augmentation=augmentation, seed=step_seed)
+            images = augment(images, augmentation=augmentation, seed=step_seed, share=share)
         return _arrange(images, data_format), tf.gather(targets, chosen)
 
     # Parted into steps before anything is read, so that no batch straddles two epochs and the

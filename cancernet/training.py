@@ -1,17 +1,21 @@
 """Training by a recipe: settings checked, class weights, compile, fit."""
 
 import math
+import threading
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from cancernet import steps
 from cancernet.console import InputError, first_ctrl_c
 from cancernet.epochs import DivergedError, EpochLog, ProgressBar, StopAtCtrlC, StopAtNoNumber
 from cancernet.pipeline import steps_per_epoch
 from cancernet.recipes import CHANGE, Recipe
+from cancernet.team import Team
 
 # tf.keras' default when the recipe was published; Keras 3 has the same, but may change it.
 INITIAL_ACCUMULATOR = 0.1
@@ -137,6 +141,7 @@ def fit(
     labels: Sequence[int],
     recipe: Recipe,
     log: EpochLog,
+    team: Team | None = None,
 ) -> list[str]:
     """Trains from where the log ends to the last epoch, or to Ctrl-C once an epoch is finished.
 
@@ -146,13 +151,15 @@ def fit(
         labels: 0 or 1, of all training patches.
         recipe: How many epochs, how many patches a step, and whether classes are weighed.
         log: What is done at the end of each epoch.
+        team: The machines that train together, if there are several.
 
     Returns:
         Notes on what stopped it, if not the last epoch, and on a batch larger than the split.
 
     Raises:
         InputError: The loss was no number before the first epoch was finished.
-        KeyboardInterrupt: Ctrl-C before the first epoch was finished.
+        KeyboardInterrupt: Ctrl-C before the first epoch was finished; or a second one, where
+            there are several machines.
     """
     epochs, batch_size = recipe.epochs, recipe.batch_size
     if len(log.rows) >= epochs:
@@ -164,27 +171,29 @@ def fit(
             "is one step"
         )
     devices = model.distribute_strategy.num_replicas_in_sync
-    if devices > 1:
+    if devices > 1 and not team:
         # Otherwise `fit` makes the metrics with the first batch, and fails on uneven shares of it.
         height, width, depth = model.input_shape[1:]
         model.test_on_batch(np.zeros((1, height, width, depth)), np.array([[1, 0]]))
+    agreed = threading.Event()
     try:
         with first_ctrl_c() as pressed:
-            model.fit(
-                batches,
-                initial_epoch=len(log.rows),
-                epochs=epochs,
-                steps_per_epoch=steps_per_epoch(
-                    len(labels), batch_size=batch_size, devices=devices
-                ),
-                class_weight=class_weights(labels) if recipe.balance == "weights" else None,
-                shuffle=False,  # The batches come shuffled; Keras would warn that it cannot.
-                callbacks=[ProgressBar(), StopAtCtrlC(pressed), StopAtNoNumber(), log],
-                verbose=0,
-            )
+            stop = agreed if team else pressed
+            on_each: dict[str, Any] = {
+                "initial_epoch": len(log.rows),
+                "epochs": epochs,
+                "class_weight": class_weights(labels) if recipe.balance == "weights" else None,
+                "callbacks": [ProgressBar(), StopAtCtrlC(stop), StopAtNoNumber(), log],
+            }
+            count = steps_per_epoch(len(labels), batch_size=batch_size, devices=devices)
+            if team:
+                patches = steps.Patches(len(labels), batch_size=batch_size, steps=count)
+                steps.fit(model, batches, team, patches, pressed=pressed, agreed=agreed, **on_each)
+            else:  # The batches come shuffled: Keras would warn that it cannot.
+                model.fit(batches, steps_per_epoch=count, shuffle=False, verbose=0, **on_each)
     except KeyboardInterrupt:
-        if not log.rows:
-            raise
+        if not log.rows or (team and not agreed.is_set()):
+            raise  # In the latter case the others would wait for this machine.
         log.interrupted = True
         notes.append(f"stopped after {len(log.rows)} of {epochs} epochs")
     except DivergedError as error:

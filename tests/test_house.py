@@ -15,6 +15,7 @@ FLOORS = (
     {"console"},
     {"recipes"},
     {
+        "machines",
         "patches",
         "splitting",
         "files",
@@ -26,8 +27,8 @@ FLOORS = (
         "fused",
         "devices",
     },
-    {"originals", "evaluation", "pipeline", "checkpoint", "heatmap", "slides", "explain"},
-    {"dataset", "summary", "epochs", "calibration", "inputs", "maps", "tiles", "failures"},
+    {"originals", "evaluation", "pipeline", "checkpoint", "heatmap", "slides", "explain", "team"},
+    {"dataset", "summary", "epochs", "steps", "calibration", "inputs", "maps", "tiles", "failures"},
     {"building", "bootstrap", "screen", "plots", "models", "training"},
     {"scorecard", "inference"},
     {"baselines", "atlas", "page"},
@@ -36,7 +37,7 @@ FLOORS = (
 WITHOUT_TENSORFLOW = (
     *("locks", "patches", "splitting", "originals", "dataset", "building", "plots", "page"),
     *("evaluation", "calibration", "bootstrap", "scorecard", "baselines", "report", "screen"),
-    *("heatmap", "slides", "tiles", "inputs", "models", "maps", "recipes"),
+    *("heatmap", "slides", "tiles", "inputs", "models", "maps", "recipes", "machines"),
 )
 
 
