@@ -7,6 +7,7 @@ TF_CONFIG is the variable that Slurm scripts, Kubeflow and Ray Train set for Ten
 import json
 import re
 import socket
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ VARIABLE = "TF_CONFIG"
 TYPES = ("chief", "worker")  # In this order they are counted; the first one is the chief.
 
 ANSWER_SECONDS = 5.0  # How long a machine that is there may take to accept a connection.
+LOOK_SECONDS = 0.5  # How often to look who is there.
 
 EXPECTED = (
     'expected as in {"cluster": {"worker": ["host0:2222", "host1:2222"]}, '
@@ -61,6 +63,27 @@ class Machines:
         with ThreadPoolExecutor(max_workers=len(ranks) or 1) as threads:
             answers = threads.map(lambda rank: _answers(self.addresses[rank]), ranks)
             return {rank for rank, answer in zip(ranks, answers, strict=True) if answer}
+
+    def wait(self, seconds: float) -> None:
+        """Waits until every other machine has been here once, at this one's port or after that.
+
+        TensorFlow itself would wait for an hour, deaf to Ctrl-C, and name nobody.
+
+        Raises:
+            InputError: Naming those that did not come.
+        """
+        seen: set[int] = set()
+        deadline = time.monotonic() + seconds
+        with _listen(self.addresses[self.rank]):
+            while missing := [rank for rank in self.others() if rank not in seen]:
+                if time.monotonic() > deadline:
+                    raise InputError(
+                        f"{self.names(missing)} did not come within {seconds:.0f} seconds. Start "
+                        "the same command on every machine that TF_CONFIG names; what one that "
+                        "ended printed says why."
+                    )
+                seen |= self.answering(missing)
+                time.sleep(LOOK_SECONDS)
 
     def lost(self, reason: str) -> InputError:
         """Makes the message on machines that died or were cut off.
@@ -108,7 +131,7 @@ def find(environment: Mapping[str, str]) -> Machines | None:
     rank = _read_task(content.get("task"), tasks)
     if len(tasks) == 1:
         return None
-    _check_port(addresses[rank])
+    _listen(addresses[rank]).close()
     return Machines(rank, tasks, addresses)
 
 
@@ -181,10 +204,10 @@ def _read_task(task: object, tasks: Sequence[tuple[str, int]]) -> int:
     return tasks.index(own)
 
 
-def _check_port(address: str) -> None:
-    port = int(address.rpartition(":")[2])
+def _listen(address: str) -> socket.socket:
+    port = _port(address)
     try:
-        socket.create_server(("", port)).close()
+        return socket.create_server(("", port), backlog=128)
     except (OSError, OverflowError) as error:
         raise InputError(
             f"Port {port} of this machine, which {VARIABLE} gives it, cannot be had ({error}): "
@@ -193,10 +216,14 @@ def _check_port(address: str) -> None:
         ) from error
 
 
+def _port(address: str) -> int:
+    return int(address.rpartition(":")[2])
+
+
 def _answers(address: str) -> bool:
-    host, _, port = address.rpartition(":")
+    place = (address.rpartition(":")[0].strip("[]"), _port(address))
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_SECONDS).close()
+        socket.create_connection(place, timeout=ANSWER_SECONDS).close()
     except OSError:
         return False
     return True

@@ -5,7 +5,9 @@ heartbeats, tell it that a machine is gone, and fail what waits for it. Everyone
 call here, in the same order: they wait for each other.
 """
 
+import faulthandler
 import json
+import signal
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
@@ -20,8 +22,8 @@ from tensorflow.python.eager import context
 from cancernet.console import InputError
 from cancernet.machines import Machines, refuse_differences
 
-START_SECONDS = 100.0  # How long the machines that are there wait for the others.
-LOOK_SECONDS = 2.0  # How often they look who is there meanwhile.
+START_SECONDS = 75.0  # How long the machines that are there wait for the others.
+JOIN_SECONDS = 30  # How long TensorFlow may then take to join them.
 # TensorFlow's ten seconds of silence take a machine for dead that is merely busy.
 HEARTBEAT_SECONDS = 60
 
@@ -150,41 +152,27 @@ def join(machines: Machines) -> Team:
     """Waits for all machines and joins them; no other operation of TensorFlow may come before.
 
     Raises:
-        InputError: Some have not come in time, and are named; or the port is taken.
+        InputError: Some have not come in time, and are named; or they cannot be joined.
     """
-    made: list[tf.distribute.Strategy] = []
-    failed: list[BaseException] = []
-
-    def make() -> None:
-        try:
-            _settle_heartbeats(machines)
-            made.append(tf.distribute.MultiWorkerMirroredStrategy())
-        except BaseException as error:
-            failed.append(error)
-
-    # In a thread, since it waits for an hour, and not even Ctrl-C would end that.
-    thread = threading.Thread(target=make, daemon=True)
-    thread.start()
-    seen: set[int] = set()
-    for _ in range(int(START_SECONDS / LOOK_SECONDS)):
-        thread.join(LOOK_SECONDS)
-        if made:
-            return Team(machines, made[0])
-        if failed:
-            raise InputError(
-                f"TensorFlow could not join the machines of TF_CONFIG ({failed[0]}): expected that "
-                "each can reach the others. Look for a port in use or a firewall."
-            ) from failed[0]
-        seen |= machines.answering([rank for rank in machines.others() if rank not in seen])
-    missing = sorted(set(machines.others()) - seen) or machines.others()
-    raise InputError(
-        f"{machines.names(missing)} did not come within {START_SECONDS:.0f} seconds. Start the "
-        "same command on every machine that TF_CONFIG names; what one that ended printed says why."
-    )
+    machines.wait(START_SECONDS)
+    # Python stands still in there, with all its threads; this one is C's, and the last resort.
+    faulthandler.dump_traceback_later(JOIN_SECONDS + 10, exit=True)
+    try:
+        _settle_waiting(machines)
+        return Team(machines, tf.distribute.MultiWorkerMirroredStrategy())
+    except tf.errors.OpError as error:
+        raise InputError(
+            f"TensorFlow could not join the machines of TF_CONFIG ({error.message}): expected that "
+            "each can reach the others. Look for one that ended, a port in use or a firewall."
+        ) from error
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)  # TensorFlow would swallow it.
 
 
-def _settle_heartbeats(machines: Machines) -> None:
-    """Configures the service that watches the machines as the strategy would, but for the time.
+def _settle_waiting(machines: Machines) -> None:
+    """Configures the service that watches the machines as the strategy would, but for the times.
 
     TensorFlow has no public way to do so.
     """
@@ -192,6 +180,7 @@ def _settle_heartbeats(machines: Machines) -> None:
     context.context().configure_coordination_service(
         service_type="standalone",
         service_leader=f"/job:{jobs[0]}/replica:0/task:0",
+        cluster_register_timeout_in_ms=JOIN_SECONDS * 1000,
         heartbeat_timeout_in_ms=HEARTBEAT_SECONDS * 1000,
         coordinated_jobs=[
             coordination_config_pb2.CoordinatedJob(name=kind, num_tasks=jobs.count(kind))

@@ -2,6 +2,7 @@
 
 import json
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -96,3 +97,16 @@ def test_who_is_gone_is_told_by_silence_or_else_by_what_tensorflow_says() -> Non
             assert f"worker 1 ({C}) has ended" in str(three.lost(named))
             assert f"chief 0 ({A}) has ended" in str(three.lost("Deadline: Heartbeat"))
         assert first is not None
+
+
+def test_machines_wait_for_each_other_and_name_who_does_not_come() -> None:
+    tasks = (("worker", 0), ("worker", 1), ("worker", 2))
+    addresses = tuple(f"127.0.0.1:{port}" for port in free_ports(3))
+    ours = [Machines(rank, tasks, addresses) for rank in range(3)]
+    with ThreadPoolExecutor() as threads:
+        waiting = [threads.submit(us.wait, 2.0) for us in ours[:2]]
+        for each in waiting:
+            with pytest.raises(InputError, match=rf"^worker 2 \({addresses[2]}\) did not come"):
+                each.result()
+        for each in [threads.submit(us.wait, 20.0) for us in ours]:
+            each.result()
