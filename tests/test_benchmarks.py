@@ -1,10 +1,12 @@
 """The commands under benchmarks/, on made-up runs."""
 
+import importlib.util
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from conftest import PROJECT
 from test_report import PROBABILITIES, metrics_of, without_testing
 
@@ -65,3 +67,20 @@ def test_a_run_that_cannot_be_compared_is_one_message(tmp_path: Path) -> None:
 def test_the_bootstrap_is_timed() -> None:
     done = run("bootstrap_time.py", "--patches", 200, "--patients", 12, "--resamples", 100)
     assert re.fullmatch(r"200 patches of 12 patients, 100 resamples: [\d.]+ s\n", done.stdout)
+
+
+def test_the_time_on_several_machines_is_worked_out_by_hand(monkeypatch) -> None:
+    monkeypatch.syspath_prepend(str(PROJECT / "benchmarks"))
+    spec = importlib.util.spec_from_file_location("several", PROJECT / "benchmarks/machines.py")
+    assert spec is not None
+    assert spec.loader is not None
+    several = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(several)
+    monkeypatch.setattr(several, "PATCHES", 1_001)  # 11 steps of 100.
+    way = {"speed": 50.0, "network": 1e6, "size": 4_000_000, "fixed": 0.5}
+    # 2 s of computing a step; on four machines half a second, and 0.5 + 2 * 3/4 * 4 s besides.
+    assert several.seconds_an_epoch(1, 100, **way) == pytest.approx(11 * 2)
+    assert several.seconds_an_epoch(4, 100, **way) == pytest.approx(11 * (0.5 + 0.5 + 6))
+    lines = several.table(50.0, 4_000_000, 0.5)
+    assert len({line.count("|") for line in lines}) == 1
+    assert len(lines) == 2 + len(several.KINDS) * len(several.BATCH_SIZES)

@@ -19,7 +19,7 @@ from cancernet import fused, pipeline, training
 
 TESTS = Path(__file__).parent
 TRAIN = PROJECT / "train_model.py"
-EPOCHS, BATCH_SIZE = 4, 16
+EPOCHS, BATCH_SIZE = 3, 16
 
 # 3 batches of 4 and 1 patch more, which is joined to the last of them: shares of 2 and 2, 3 and 2.
 COUNT, SIDE, BATCH = 13, 8, 4
