@@ -130,6 +130,8 @@ def test_without_a_model_the_ways_out_are_named(trained: Path, tmp_path: Path) -
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C cannot be sent to one process there")
 def test_ctrl_c_is_one_word_and_130(trained: Path, tmp_path: Path) -> None:
+    # Where a shell started the tests in the background, it has them and their children ignore it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(
         [sys.executable, PROJECT / "predict.py", trained / "datasets", "--output", tmp_path / "o"],
         cwd=trained,
