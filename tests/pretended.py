@@ -30,11 +30,17 @@ def tf_config(addresses: Sequence[str], index: int) -> str:
 def start(
     command: Sequence[str | Path], addresses: Sequence[str], index: int, *, cwd: Path
 ) -> subprocess.Popen[str]:
-    """Starts a Python command as one of the machines."""
+    """Starts a Python command as one of the machines, as from a shell of its own."""
+    environment = os.environ | {
+        "TF_CONFIG": tf_config(addresses, index),
+        "PYTHONPATH": str(PROJECT),
+    }
+    # Other tests may have settled in this process how much TensorFlow says.
+    environment.pop("TF_CPP_MIN_LOG_LEVEL", None)
     return subprocess.Popen(
         [sys.executable, *map(str, command)],
         cwd=cwd,
-        env=os.environ | {"TF_CONFIG": tf_config(addresses, index), "PYTHONPATH": str(PROJECT)},
+        env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
