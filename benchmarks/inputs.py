@@ -1,5 +1,6 @@
-"""What the benchmarks run on: the patches in a folder, or synthetic ones drawn for the purpose."""
+"""What the benchmarks run on: patches in a folder, as they are or normalised, or drawn ones."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import cv2
@@ -7,6 +8,8 @@ import numpy as np
 from imutils import paths
 
 from cancernet.console import InputError
+from cancernet.dataset import Row
+from cancernet.patches import read_pixels
 from cancernet.sample import draw_sample
 
 
@@ -58,3 +61,24 @@ def list_classes(folder: Path) -> tuple[list[Path], list[int]]:
         files += found
         labels += [label] * len(found)
     return files, labels
+
+
+def normalise(rows: Iterable[Row], folder: Path, target: Path) -> None:
+    """Writes each patch with its own mean and deviation of each colour made those of all.
+
+    Each colour becomes 128 in the mean with a deviation of 48, of 255, where it fits into 8 bits;
+    a colour that is the same all over becomes 128.
+
+    Args:
+        rows: The patches.
+        folder: The data set that they are in.
+        target: Where they go, under the same names.
+    """
+    for row in rows:
+        pixels = read_pixels(folder / row.file).astype(np.float32)
+        spread = np.maximum(pixels.std(axis=(0, 1)), 1)
+        normalised = 128 + 48 * (pixels - pixels.mean(axis=(0, 1))) / spread
+        path = target / row.file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        rounded = np.clip(np.rint(normalised), 0, 255).astype(np.uint8)
+        path.write_bytes(cv2.imencode(".png", rounded[..., ::-1])[1].tobytes())

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+import inputs
 import scoring
 
 import train_model
@@ -48,6 +49,9 @@ VALIDATION = 8  # One in so many of the patients that a fold leaves.
 
 # What is scored in the other ways, too, which take longer than training does.
 SCORED_ALL_WAYS = ("published", "tuned")
+
+# The published recipe on patches that are each normalised by itself: no recipe of cancernet's.
+NORMALISED = "input normalised"
 
 KEY = ("stage", "candidate", "recipe", "fold", "seed", "scoring")
 FIGURES = (
@@ -80,10 +84,17 @@ def candidates(epochs: int) -> dict[str, Recipe]:
         "half the dropout": replace(published, dropout=0.5),
         "momentum 0.9": replace(published, momentum=0.9),
         "twice the epochs": replace(published, epochs=2 * epochs),
+        NORMALISED: replace(published, name=NORMALISED),
         "adamw, unweighted, symmetries, stain 0.1": all_changed,
         "the same, stain 0.25": replace(all_changed, augmentation=replace(every, stain=0.25)),
         "the same, weights averaged": replace(all_changed, weight_average=0.995),
         "unweighted, symmetries, stain 0.1": replace(published, balance="none", augmentation=every),
+        "unweighted, symmetries, weights averaged": replace(
+            published,
+            balance="none",
+            augmentation=replace(warp, transpose=True),
+            weight_average=0.998,
+        ),
         "tuned": replace(recipes.TUNED, epochs=epochs),
     }
 
@@ -131,10 +142,18 @@ def run(
     """Trains as train_model.py does, and yields the figures of each way of scoring."""
     config.SEED = seed
     config.DECODE_CACHE_MB = 1000
-    arguments = argparse.Namespace(
-        dataset=folder, recipe=recipe, batch_size=recipe.batch_size, resume=False
-    )
-    with tempfile.TemporaryDirectory() as output, contextlib.redirect_stdout(io.StringIO()):
+    with (
+        tempfile.TemporaryDirectory() as output,
+        tempfile.TemporaryDirectory() as normalised,
+        contextlib.redirect_stdout(io.StringIO()),
+    ):
+        if recipe.name == NORMALISED:
+            for rows in splits.values():
+                inputs.normalise(rows, folder, Path(normalised))
+            folder = Path(normalised)
+        arguments = argparse.Namespace(
+            dataset=folder, recipe=recipe, batch_size=recipe.batch_size, resume=False
+        )
         data = train_model.Data(splits, build={"sample": False}, exclusions=[])
         trained = train_model.train(arguments, data, run=Path(output), inputs={})
         plain = train_model.score_best_epoch(Path(output), trained)

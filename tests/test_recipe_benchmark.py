@@ -4,14 +4,17 @@ import importlib
 import json
 import sys
 from collections import Counter
+from dataclasses import replace
 from types import ModuleType
 
+import cv2
 import pytest
 from conftest import PROJECT
 from test_report import BUILD, metrics_of
 
 from cancernet import console, models
 from cancernet.dataset import Row
+from cancernet.patches import read_pixels
 from cancernet.splitting import read_published
 
 
@@ -115,6 +118,19 @@ def test_every_candidate_is_another_recipe(benchmark):
     prints = {benchmark.fingerprint(recipe) for recipe in known.values()}
     assert len(prints) == len(known)
     assert {recipe.epochs for name, recipe in known.items() if name != "twice the epochs"} == {8}
+
+
+def test_normalised_patches_have_mean_and_deviation_made_alike(benchmark, tmp_path, write_patch):
+    row = replace(row_of("10253", 0, 1), file="training/0/dark.png")
+    path = write_patch(tmp_path / row.file)
+    dark = read_pixels(path) // 4 + 10
+    path.write_bytes(cv2.imencode(".png", dark[..., ::-1])[1].tobytes())
+    benchmark.inputs.normalise([row], tmp_path, tmp_path / "normalised")
+    found = read_pixels(tmp_path / "normalised" / row.file).astype(float)
+    assert found.mean(axis=(0, 1)) == pytest.approx([128] * 3, abs=0.5)
+    assert found.std(axis=(0, 1)) == pytest.approx([48] * 3, abs=0.5)
+    # Red stays red: what was the darkest pixel of a colour is it still.
+    assert found[..., 0].argmin() == dark[..., 0].argmin()
 
 
 def test_an_unknown_recipe_is_refused(benchmark, monkeypatch, capsys):
