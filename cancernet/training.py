@@ -107,6 +107,7 @@ def _optimizer(recipe: Recipe, *, steps: int) -> keras.optimizers.Optimizer:
     `Adagrad(lr, decay=lr / epochs)` of old Keras divided the learning rate at step t by
     1 + t * decay; Keras 3 ignores `decay`, so the schedule is spelled out here.
     """
+    averaging = {"use_ema": recipe.weight_average > 0, "ema_momentum": recipe.weight_average}
     if recipe.optimizer == "adagrad":
         schedule = keras.optimizers.schedules.InverseTimeDecay(
             initial_learning_rate=recipe.learning_rate,
@@ -114,7 +115,7 @@ def _optimizer(recipe: Recipe, *, steps: int) -> keras.optimizers.Optimizer:
             decay_rate=recipe.learning_rate / recipe.epochs,
         )
         return keras.optimizers.Adagrad(
-            learning_rate=schedule, initial_accumulator_value=INITIAL_ACCUMULATOR
+            learning_rate=schedule, initial_accumulator_value=INITIAL_ACCUMULATOR, **averaging
         )
     rising = round(recipe.warm_up * recipe.epochs * steps)
     schedule = keras.optimizers.schedules.CosineDecay(
@@ -123,15 +124,12 @@ def _optimizer(recipe: Recipe, *, steps: int) -> keras.optimizers.Optimizer:
         warmup_target=recipe.learning_rate if rising else None,
         warmup_steps=rising,
     )
-    settings = {
-        "learning_rate": schedule,
-        "weight_decay": recipe.weight_decay,
-        "use_ema": recipe.weight_average > 0,
-        "ema_momentum": recipe.weight_average,
-    }
+    decay = recipe.weight_decay
     if recipe.optimizer == "adamw":
-        return keras.optimizers.AdamW(**settings)
-    return keras.optimizers.SGD(momentum=0.9, nesterov=True, **settings)
+        return keras.optimizers.AdamW(learning_rate=schedule, weight_decay=decay, **averaging)
+    return keras.optimizers.SGD(
+        learning_rate=schedule, weight_decay=decay, momentum=0.9, nesterov=True, **averaging
+    )
 
 
 def fit(

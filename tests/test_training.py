@@ -237,14 +237,17 @@ def test_the_other_optimizers_warm_up_and_end_at_a_rate_of_0():
     assert rates(recipe_of(optimizer="adamw", warm_up=0.0), steps=2)[0] == pytest.approx(0.01)
 
 
-def test_averaged_weights_are_scored_and_saved_and_training_goes_on_with_its_own(split, tmp_path):
+@pytest.mark.parametrize("optimizer", ["adagrad", "adamw", "sgd"])
+def test_averaged_weights_are_scored_and_saved_and_training_goes_on_with_its_own(
+    split, tmp_path, optimizer
+):
     runs = {}
     for average in (0.0, 0.8):
         keras.utils.set_random_seed(42)
         folder = tmp_path / str(average)
         folder.mkdir()
         runs[average] = fit(
-            split, folder, optimizer="sgd", learning_rate=0.1, epochs=2, weight_average=average
+            split, folder, optimizer=optimizer, learning_rate=0.1, epochs=2, weight_average=average
         )
     for epoch in range(2):
         for plain, own in zip(*(run.log.weights[epoch] for run in runs.values()), strict=True):
