@@ -58,6 +58,11 @@ def parse_arguments() -> argparse.Namespace:
         "(default: what a slide states; 4, as in the data set, for an image)",
     )
     parser.add_argument(
+        "--symmetries",
+        action="store_true",
+        help="score each patch by the mean over its eight mirror images and turns: slower",
+    )
+    parser.add_argument(
         "--explain",
         action="store_true",
         help="draw what speaks for malignant in the first patches, by Grad-CAM",
@@ -70,9 +75,14 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def describe_model(path: Path, card: Card | None) -> None:
-    """Says which model is used, and what is not known of it."""
+def describe_model(path: Path, card: Card | None, *, symmetries: bool) -> None:
+    """Says which model is used, and how, and what is not known of it."""
     say(f"Model: {path}, threshold {card.threshold if card else 0.5:.6g}.")
+    if symmetries:
+        say(
+            "Each patch gets the mean over its eight mirror images and turns. Threshold and "
+            "recalibration are those made without."
+        )
     if card is None:
         say(
             f"Notice: there is no {path.with_suffix('.json').name} beside it, so the threshold is "
@@ -168,8 +178,8 @@ def main() -> None:
     from cancernet import failures, inference
     from cancernet.atlas import Atlas
 
-    model = models.open_model(model_file, card)
-    describe_model(model_file, card)
+    model = models.open_model(model_file, card, average_symmetries=arguments.symmetries)
+    describe_model(model_file, card, symmetries=arguments.symmetries)
     atlas = Atlas(arguments.output, threshold=model.threshold, sample=model.sample)
     if found.images or found.with_position or arguments.explain:
         atlas.open()

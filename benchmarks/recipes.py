@@ -95,6 +95,13 @@ def candidates(epochs: int) -> dict[str, Recipe]:
             augmentation=replace(warp, transpose=True),
             weight_average=0.998,
         ),
+        "unweighted, symmetries, weights and statistics averaged": replace(
+            published,
+            balance="none",
+            augmentation=replace(warp, transpose=True),
+            weight_average=0.998,
+            momentum=0.998,
+        ),
         "tuned": replace(recipes.TUNED, epochs=epochs),
     }
 

@@ -11,29 +11,14 @@ DARKEST = 1 / 255  # Optical density has no end at 0.
 Scores = dict[str, NDArray[np.float32]]
 
 
-def symmetries(
+def average_symmetries(
     twin: Any, batches: Mapping[str, Any], splits: Mapping[str, Sequence[Any]]
 ) -> Scores:
     """Averages the probabilities of a patch's eight mirror images and quarter turns."""
-    import tensorflow as tf
+    from cancernet import fused, symmetries
 
-    from cancernet import fused
-
-    def turn(images: Any, number: int) -> Any:
-        turned = tf.image.rot90(images, number % 4)
-        return turned if number < 4 else tf.reverse(turned, axis=[2])
-
-    return {
-        split: np.mean(
-            [
-                fused.predict(twin, images.map(lambda batch, number=number: turn(batch, number)))
-                for number in range(8)
-            ],
-            axis=0,
-            dtype=np.float32,
-        )
-        for split, images in batches.items()
-    }
+    mean = symmetries.averaged(twin, data_format="channels_last")
+    return {split: fused.predict(mean, images) for split, images in batches.items()}
 
 
 def normalised_slides(
@@ -55,4 +40,4 @@ def normalised_slides(
     return scores
 
 
-WAYS = {"symmetries averaged": symmetries, "slides normalised": normalised_slides}
+WAYS = {"symmetries averaged": average_symmetries, "slides normalised": normalised_slides}

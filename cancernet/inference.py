@@ -255,7 +255,7 @@ def _rows(
 
 
 def _predict(model: TrainedModel, batches: tf.data.Dataset) -> NDArray[np.float32]:
-    probabilities = fused.predict(model.network, batches)
+    probabilities = fused.predict(model.scorer, batches)
     if not np.all((probabilities >= 0) & (probabilities <= 1)):  # Not a number, for one.
         raise InputError(
             "The model gives values that are no probabilities. Its weights are damaged, or its "

@@ -60,6 +60,7 @@ class TrainedModel:
 
     Attributes:
         network: From float32 patches in [0, 1] to probabilities of both classes.
+        scorer: The same, or its mean over the symmetries of each patch.
         image_size: Height and width of the patches in pixels.
         data_format: "channels_last" or "channels_first".
         threshold: A patch is called malignant where its probability is at least this.
@@ -68,6 +69,7 @@ class TrainedModel:
     """
 
     network: keras.Model
+    scorer: keras.Model
     image_size: tuple[int, int]
     data_format: str
     threshold: float
@@ -203,19 +205,21 @@ def read_card(path: Path) -> Card | None:
     return card
 
 
-def open_model(path: Path, card: Card | None) -> TrainedModel:
+def open_model(path: Path, card: Card | None, *, average_symmetries: bool = False) -> TrainedModel:
     """Loads a network; `check_model` must have passed it.
 
     Args:
         path: The .keras file.
         card: What belongs to it; None for threshold 0.5 and no recalibration.
+        average_symmetries: Score each patch by the mean over its mirror images and turns.
 
     Raises:
-        InputError: It is damaged, or not from patches to the two classes.
+        InputError: It is damaged, or not from patches to the two classes, or from patches that
+            cannot be turned.
     """
     from keras.models import load_model
 
-    from cancernet import fused
+    from cancernet import fused, symmetries
 
     try:
         network = load_model(path, compile=False, safe_mode=True)
@@ -234,8 +238,13 @@ def open_model(path: Path, card: Card | None) -> TrainedModel:
                 "expected (None, height, width, 3) to (None, 2). Use a model that "
                 "train_model.py made."
             )
+    network = fused.twin(network)  # As training scores: the same probabilities, to the bit.
+    scorer = (
+        symmetries.averaged(network, data_format=data_format) if average_symmetries else network
+    )
     return TrainedModel(
-        network=fused.twin(network),  # As training scores: the same probabilities, to the bit.
+        network=network,
+        scorer=scorer,
         image_size=(height, width),
         data_format=data_format,
         threshold=card.threshold if card else 0.5,

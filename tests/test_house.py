@@ -25,6 +25,7 @@ FLOORS = (
         "augmentation",
         "cancernet",
         "fused",
+        "symmetries",
         "devices",
     },
     {"originals", "evaluation", "pipeline", "checkpoint", "heatmap", "slides", "explain", "team"},

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import cv2
+import keras
 import numpy as np
 import pytest
 import tifffile
@@ -118,13 +119,22 @@ def test_both_paths_give_the_same_probabilities(trained: Path) -> None:
     }
 
 
-def test_without_a_model_the_ways_out_are_named(trained: Path, tmp_path: Path) -> None:
-    if models.SHIPPED.exists():
-        pytest.skip("a model ships: there is always one")
-    result = run("predict.py", trained / "datasets", cwd=tmp_path)
-    assert result.returncode == 2
-    assert "train_model.py" in result.stderr
-    assert result.stdout == ""
+def test_without_a_model_the_ways_out_are_named(
+    trained: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(models, "SHIPPED", tmp_path / "none.keras")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["predict.py", str(trained / "datasets")])
+    with pytest.raises(SystemExit) as ended:
+        console.run(predict.main)
+    output, errors = capsys.readouterr()
+    assert ended.value.code == 2
+    assert "train_model.py" in errors
+    assert "none.keras" in errors
+    assert output == ""
     assert not list(tmp_path.iterdir())
 
 
@@ -165,6 +175,29 @@ def test_one_patch_of_any_size_is_one_row(
         assert (row["file"], row["patient"], row["x"], row["y"]) == (str(patch), "", "", "")
         assert 0 <= float(row["probability"]) <= 1
     assert not (tmp_path / "output").exists()  # Nothing to draw.
+
+
+def test_symmetries_give_a_patch_and_its_mirror_image_the_same(
+    predicted: Predict, tmp_path: Path
+) -> None:
+    keras.utils.set_random_seed(3)
+    layers = [keras.layers.Flatten(), keras.layers.Dense(2, "softmax")]
+    keras.Sequential([keras.Input((50, 50, 3)), *layers]).save(tmp_path / "model.keras")
+    pixels = np.zeros((50, 50, 3), np.uint8)
+    pixels[:20, :30] = 255, 40, 130
+    for name, image in (("a.png", pixels), ("b.png", pixels[:, ::-1])):
+        Image.fromarray(image).save(tmp_path / name)
+    files = tmp_path / "a.png", tmp_path / "b.png"
+    plain, averaged = (
+        predicted(*files, *options, model=tmp_path / "model.keras")
+        for options in ((), ("--symmetries",))
+    )
+    one, other = (float(row["probability"]) for row in plain.rows)
+    assert abs(one - other) > 0.01
+    one, other = (float(row["probability"]) for row in averaged.rows)
+    assert one == pytest.approx(other, abs=1e-5)
+    assert "mean over its eight" in averaged.errors
+    assert "mean over its eight" not in plain.errors
 
 
 def test_the_same_pixels_as_png_and_tiff_are_the_same_patch(
