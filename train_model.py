@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import random
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,7 +21,9 @@ from cancernet import config, console, recipes
 
 if TYPE_CHECKING:  # What takes seconds to import waits until the command line has been read.
     import keras
+    import numpy as np
     import tensorflow as tf
+    from numpy.typing import NDArray
 
     from cancernet.dataset import Row
     from cancernet.evaluation import Probabilities
@@ -223,6 +226,21 @@ def make_training_batches(
     )
 
 
+def read_settling(arguments: argparse.Namespace, rows: list[Row]) -> NDArray[np.float32] | None:
+    """Reads the patches that settle batch normalization before scoring, if the recipe has any."""
+    import numpy as np
+
+    from cancernet import pipeline
+
+    count = min(arguments.recipe.settling, len(rows))
+    if not count:
+        return None
+    chosen = random.Random(config.SEED).sample(rows, count)
+    files = [arguments.dataset / row.file for row in chosen]
+    batches = pipeline.scoring_batches(files, **reading(arguments, devices=1))
+    return np.concatenate(list(batches.as_numpy_iterator()))
+
+
 def settle_determinism() -> None:
     """Has TensorFlow round the same in every run, if the configuration says so."""
     import tensorflow as tf
@@ -321,6 +339,7 @@ def train(
         run=run,
         sample=data.build["sample"],
         recipe=arguments.recipe.name,
+        settling=read_settling(arguments, splits["training"]),
         network=network,
         checkpoints=checkpoint.Checkpoints(run, inputs) if run else None,
         predict=team.predict if team else fused.predict,

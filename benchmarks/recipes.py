@@ -19,7 +19,7 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,7 +30,7 @@ import scoring
 import train_model
 from cancernet import config, console, dataset, recipes
 from cancernet.dataset import Row
-from cancernet.recipes import Recipe
+from cancernet.recipes import Augmentation, Recipe
 from cancernet.splitting import read_published
 
 ROWS = Path(__file__).with_suffix(".csv")
@@ -69,6 +69,19 @@ def candidates(epochs: int) -> dict[str, Recipe]:
     )
     every = replace(warp, transpose=True, stain=0.1)
     all_changed = replace(adamw, balance="none", augmentation=every)
+    unweighted = replace(published, balance="none", augmentation=replace(warp, transpose=True))
+    settled = replace(unweighted, settling=1024)
+    together = {
+        "": unweighted,
+        ", momentum 0.9": replace(unweighted, momentum=0.9),
+        ", weights averaged": replace(unweighted, weight_average=0.998),
+        ", settled": settled,
+        ", settled, weights averaged": replace(settled, weight_average=0.998),
+        ", settled, stain 0.1": replace(settled, augmentation=every),
+        ", settled, adamw": replace(
+            all_changed, augmentation=unweighted.augmentation, settling=1024
+        ),
+    }
     return {
         "published": published,
         "eight symmetries": replace(published, augmentation=replace(warp, transpose=True)),
@@ -89,26 +102,26 @@ def candidates(epochs: int) -> dict[str, Recipe]:
         "the same, stain 0.25": replace(all_changed, augmentation=replace(every, stain=0.25)),
         "the same, weights averaged": replace(all_changed, weight_average=0.995),
         "unweighted, symmetries, stain 0.1": replace(published, balance="none", augmentation=every),
-        "unweighted, symmetries, weights averaged": replace(
-            published,
-            balance="none",
-            augmentation=replace(warp, transpose=True),
-            weight_average=0.998,
-        ),
-        "unweighted, symmetries, weights and statistics averaged": replace(
-            published,
-            balance="none",
-            augmentation=replace(warp, transpose=True),
-            weight_average=0.998,
-            momentum=0.998,
-        ),
+        "statistics settled": replace(published, settling=1024),
+        **{f"unweighted, symmetries{name}": recipe for name, recipe in together.items()},
         "tuned": replace(recipes.TUNED, epochs=epochs),
     }
 
 
 def fingerprint(recipe: Recipe) -> str:
-    """Tells recipes apart, so that no row counts for another one than it was made with."""
-    return hashlib.sha256(repr(recipe).encode()).hexdigest()[:8]
+    """Tells recipes apart, so that no row counts for another one than it was made with.
+
+    Defaults are left out: where recipes get one more value, those without it stay what they were.
+    """
+
+    def chosen(part: Recipe | Augmentation) -> dict[str, Any]:
+        return {
+            field.name: chosen(value) if isinstance(value, Augmentation) else value
+            for field in fields(part)
+            if (value := getattr(part, field.name)) != field.default
+        }
+
+    return hashlib.sha256(repr(chosen(recipe)).encode()).hexdigest()[:8]
 
 
 def development_rows(folder: Path) -> list[Row]:

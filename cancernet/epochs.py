@@ -14,9 +14,10 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 from tqdm import tqdm
 
-from cancernet import evaluation
+from cancernet import evaluation, normalization
 from cancernet.checkpoint import Checkpoints, Progress
 from cancernet.files import HISTORY_FILE, LAST_FILE, MODEL_FILE, replacing
 from cancernet.fused import predict
@@ -51,13 +52,16 @@ def save_network(model: keras.Model, path: Path, *, recipe: str, sample: bool) -
 
 
 @contextmanager
-def averaged(model: keras.Model) -> Iterator[None]:
-    """Gives a network the moving average of its weights for a while, where its optimizer has one.
+def as_scored(model: keras.Model, settling: NDArray | None) -> Iterator[None]:
+    """Gives a network for a while what it is scored with, where that is not what it trains with.
 
-    The moving mean and variance of batch normalization, averages themselves, stay as they are.
+    That is the moving average of its weights, where its optimizer has one, and mean and variance
+    of batch normalization computed of `settling`, where there are such patches.
     """
     own = model.get_weights()
     model.optimizer.finalize_variable_values(model.trainable_variables)
+    if settling is not None:
+        normalization.settle(model, settling)
     try:
         yield
     finally:
@@ -84,6 +88,7 @@ class EpochLog(keras.callbacks.Callback):
         run: Path | None,
         sample: bool,
         recipe: str = "published",
+        settling: NDArray | None = None,
         network: keras.Model | None = None,
         checkpoints: Checkpoints | None = None,
         predict: Callable[[keras.Model, tf.data.Dataset | None], np.ndarray] = predict,
@@ -98,6 +103,8 @@ class EpochLog(keras.callbacks.Callback):
                 log, and write and print nothing.
             sample: Whether the patches are synthetic, which cancernet.json then says.
             recipe: The name of the one trained by, which cancernet.json says, too.
+            settling: Training patches of which mean and variance of batch normalization are
+                computed before each scoring; None to score with the moving ones.
             network: What to save, with the weights of the trained one; by default that one itself.
             checkpoints: Where to save what it takes to go on after a stop.
             predict: Computes the probabilities of the validation patches.
@@ -110,6 +117,7 @@ class EpochLog(keras.callbacks.Callback):
         self._run = run
         self._sample = sample
         self._recipe = recipe
+        self._settling = settling
         self._network = network
         self._checkpoints = checkpoints
         self._predict = predict
@@ -142,7 +150,7 @@ class EpochLog(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         """Scores, saves and logs."""
         assert logs is not None
-        with averaged(self.model):
+        with as_scored(self.model, self._settling):
             probabilities = self._predict(self.model, self._validation)
             auc = evaluation.roc_auc(self._labels, probabilities)
             accuracy = evaluation.confusion(self._labels, probabilities, threshold=0.5).accuracy

@@ -92,6 +92,8 @@ class Recipe:
             patients, come up alike. "none": every patch once, with weight 1.
         dropout: Factor of the published dropout rates.
         momentum: Of the moving mean and variance of batch normalization.
+        settling: Before scoring, mean and variance are computed anew, without dropout, from so many
+            of the training patches; 0: the moving ones stay.
     """
 
     name: str
@@ -107,6 +109,7 @@ class Recipe:
     balance: str = "weights"
     dropout: float = 1.0
     momentum: float = 0.99
+    settling: int = 0
 
 
 # What the published recipe takes from the configuration, by the constant's name.

@@ -94,7 +94,9 @@ shares = [
         training_batches().map(lambda images, targets: images))
 ]
 validation = pipeline.scoring_batches(files, **reading)
-log = epochs.EpochLog(validation, labels, run=folder, sample=True, network=network)
+settling = np.concatenate(list(validation))
+log = epochs.EpochLog(
+    validation, labels, run=folder, sample=True, network=network, settling=settling)
 training.fit(twin, training_batches(), labels=labels, recipe=recipe, log=log)
 
 drift = max(

@@ -26,6 +26,7 @@ FLOORS = (
         "cancernet",
         "fused",
         "symmetries",
+        "normalization",
         "devices",
     },
     {"originals", "evaluation", "pipeline", "checkpoint", "heatmap", "slides", "explain", "team"},

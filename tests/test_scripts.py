@@ -357,9 +357,10 @@ def test_without_testing_patients_validation_is_reported(
     page = (tmp_path / "output/report.html").read_text(encoding="utf-8")
     assert "The testing split is empty" in page
 
-    # A finished run is replaced, an unfinished one is not.
-    again = run(TRAIN, "--epochs", "1", cwd=tmp_path)
+    # A finished run is replaced, here by one of the tuned recipe, an unfinished one is not.
+    again = run(TRAIN, "--epochs", "1", "--recipe", "tuned", cwd=tmp_path)
     assert again.returncode == 0, again.stderr
+    assert json.loads((tmp_path / "output/cancernet.json").read_text())["recipe"] == "tuned"
     assert {path.name for path in tmp_path.iterdir()} == {"datasets", "output", "my plot.png"}
     (tmp_path / "output/metrics.json").unlink()
     assert_refused(run(TRAIN, "--epochs", "1", cwd=tmp_path), "unfinished run", "--output")

@@ -31,7 +31,7 @@ from cancernet import console, machines
 console.prepare_tensorflow()
 import keras, numpy as np
 from cancernet import epochs, fused, pipeline, team, training
-from test_team import RECIPES, batches, make_network, scoring
+from test_team import RECIPES, SIDE, batches, make_network, scoring
 
 folder = Path(sys.argv[1])
 us = machines.find(os.environ)
@@ -54,7 +54,9 @@ for kind in ("plain", "full"):
     joined.begin(twin, [])
     own, seen, labels = batches(folder, machine=rank, machines=2)
     share = scoring(joined.share(sorted(folder.glob("*.png")), batch_size=4))
-    log = epochs.EpochLog(share, labels, run=None, sample=False, predict=joined.predict)
+    settling = np.linspace(0, 1, 16 * SIDE * SIDE * 3, dtype="float32").reshape(-1, SIDE, SIDE, 3)
+    log = epochs.EpochLog(share, labels, run=None, sample=False, predict=joined.predict,
+                          settling=settling if kind == "full" else None)
     def counted():
         for images, targets in own:
             seen.append([round(float(pixel) * 255) for pixel in images.numpy()[:, 0, 0, 0]])

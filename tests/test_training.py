@@ -104,11 +104,12 @@ def tiny_network(*more_layers):
 class Recorder(epochs.EpochLog):
     """Notes at the end of each epoch what can be compared with the log."""
 
-    def __init__(self, split, run, *, prepare=None, evaluate=False):
+    def __init__(self, split, run, *, prepare=None, evaluate=False, settling=None):
         batches = scoring_batches(
             split.validation.files, image_size=(SIDE, SIDE), batch_size=BATCH_SIZE
         )
-        super().__init__(batches, split.validation.labels, run=run, sample=True)
+        labels = split.validation.labels
+        super().__init__(batches, labels, run=run, sample=True, settling=settling)
         self.split, self.folder = split, run
         self.prepare = prepare or (lambda model, epoch: None)
         self.evaluate = evaluate
@@ -259,6 +260,29 @@ def test_averaged_weights_are_scored_and_saved_and_training_goes_on_with_its_own
     probabilities = saved.predict(split.validation.images(), verbose=0)[:, 1]
     expected = evaluation.cross_entropy(np.array(split.validation.labels), probabilities)
     assert runs[0.8].log.rows[best]["val_loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_settled_statistics_are_scored_and_saved_and_training_goes_on_with_its_own(split, tmp_path):
+    images = split.training.images()
+    runs = {}
+    for name, settling in (("moving", None), ("settled", images)):
+        keras.utils.set_random_seed(42)
+        folder = tmp_path / name
+        folder.mkdir()
+        model = tiny_network(keras.layers.BatchNormalization(), keras.layers.Dropout(0.5))
+        runs[name] = fit(split, folder, model=model, log=Recorder(split, folder, settling=settling))
+    for weights in zip(*(run.log.weights for run in runs.values()), strict=True):
+        for own, plain in zip(*weights, strict=True):
+            np.testing.assert_array_equal(own, plain)
+    saved = keras.models.load_model(tmp_path / "settled" / "cancernet.keras")
+    pixels = images.reshape(len(images), -1)
+    normal = saved.layers[1]
+    np.testing.assert_allclose(normal.moving_mean, pixels.mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(normal.moving_variance, pixels.var(axis=0), rtol=1e-4)
+    best = max(runs["settled"].log.rows, key=lambda row: row["val_roc_auc"])
+    probabilities = saved.predict(split.validation.images(), verbose=0)[:, 1]
+    expected = evaluation.cross_entropy(np.array(split.validation.labels), probabilities)
+    assert best["val_loss"] == pytest.approx(expected, rel=1e-5)
 
 
 def test_loss_is_binary_crossentropy_of_the_softmax_probabilities():
