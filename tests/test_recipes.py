@@ -18,8 +18,8 @@ def test_the_published_recipe_is_made_of_the_configuration():
     assert not recipe.augmentation.vertical_flip
     # What the published scripts do not have stays off.
     assert (recipe.optimizer, recipe.balance) == ("adagrad", "weights")
-    others = (recipe.label_smoothing, recipe.weight_average, recipe.weight_decay)
-    assert (*others, recipe.augmentation.stain, recipe.augmentation.transpose) == (0,) * 5
+    others = (recipe.label_smoothing, recipe.weight_average, recipe.weight_decay, recipe.settling)
+    assert (*others, recipe.augmentation.stain, recipe.augmentation.transpose) == (0,) * 6
 
 
 def test_the_tuned_recipe_has_values_of_its_own():
