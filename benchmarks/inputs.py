@@ -1,6 +1,8 @@
 """What the benchmarks run on: patches in a folder, as they are or normalised, or drawn ones."""
 
-from collections.abc import Iterable
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -42,6 +44,22 @@ def draw_classes(folder: Path) -> None:
         target = folder / path.parent.name / path.name
         target.parent.mkdir(exist_ok=True)
         path.rename(target)
+
+
+@contextmanager
+def classes(folder: Path | None) -> Iterator[tuple[Path, str]]:
+    """Gives a folder that holds 0/ and 1/, synthetic patches where none is named, and its source.
+
+    Raises:
+        InputError: The folder named holds no patches.
+    """
+    if folder:
+        list_classes(folder)
+        yield folder, str(folder)
+    else:
+        with tempfile.TemporaryDirectory() as drawn:
+            draw_classes(Path(drawn))
+            yield Path(drawn), "SYNTHETIC SAMPLE, drawn by a program"
 
 
 def list_classes(folder: Path) -> tuple[list[Path], list[int]]:

@@ -13,7 +13,6 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -217,14 +216,9 @@ def main() -> None:
     arguments = parse_arguments()
     if arguments.worker:
         measure(arguments.data, arguments.batch_size, arguments.steps, arguments.rounds)
-    elif arguments.data:
-        inputs.list_classes(arguments.data)
-        compare(arguments.data, arguments, source=str(arguments.data))
     else:
-        with tempfile.TemporaryDirectory() as folder:
-            inputs.draw_classes(Path(folder))
-            source = "SYNTHETIC SAMPLE, drawn by a program"
-            compare(Path(folder), arguments, source=source)
+        with inputs.classes(arguments.data) as (folder, source):
+            compare(folder, arguments, source=source)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ python benchmarks/scoring_speed.py --data datasets/idc/testing
 
 import argparse
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -64,12 +63,7 @@ def main() -> None:
     if arguments.worker:
         turns.serve(make_work(arguments.worker, arguments.data))
         return
-    with tempfile.TemporaryDirectory() as drawn:
-        folder, source = arguments.data, str(arguments.data)
-        if not folder:
-            folder, source = Path(drawn), "SYNTHETIC SAMPLE, drawn by a program"
-            inputs.draw_classes(folder)
-        inputs.list_classes(folder)
+    with inputs.classes(arguments.data) as (folder, source):
         workers = {
             name: turns.Worker(
                 __file__, "--data", folder, "--worker", worker, environment=environment

@@ -10,7 +10,6 @@ network on patches that are in memory already and not warped.
 
 import argparse
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -186,13 +185,9 @@ def main() -> None:
             arguments.worker, arguments.data, steps=arguments.steps, times=arguments.times
         )
         turns.serve(work)
-    elif arguments.data:
-        inputs.list_classes(arguments.data)
-        compare(arguments.data, arguments, source=str(arguments.data))
     else:
-        with tempfile.TemporaryDirectory() as folder:
-            inputs.draw_classes(Path(folder))
-            compare(Path(folder), arguments, source="SYNTHETIC SAMPLE, drawn by a program")
+        with inputs.classes(arguments.data) as (folder, source):
+            compare(folder, arguments, source=source)
 
 
 if __name__ == "__main__":
