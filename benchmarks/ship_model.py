@@ -1,11 +1,7 @@
 """Takes a finished run's network as the one that comes along, and writes its model card.
 
-    python build_dataset.py --split published
-    python train_model.py --recipe tuned --output output_shipped
-    python benchmarks/ship_model.py output_shipped
-
-The published split's testing patients train and validate nothing; where they are present, the
-card has their figures, too.
+COMMANDS below make it anew. The published split's testing patients train and validate nothing;
+where they are present, the card has their figures, too.
 """
 
 import argparse
@@ -20,6 +16,9 @@ from cancernet import console, models
 from cancernet.files import CARD_FILE, LAST_FILE, MODEL_FILE, replacing
 
 CARD = models.SHIPPED.with_name("README.md")
+COMMANDS = """python build_dataset.py --split published
+python train_model.py --recipe tuned --output output_shipped
+python benchmarks/ship_model.py output_shipped"""
 
 # What of a split's figures the card tells, and the interval of each.
 TOLD = {
@@ -88,19 +87,28 @@ def card_text(card: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
 
 CancerNet for patches of 50 x 50 pixels, 4 micrometres a pixel, of breast tissue stained with
 haematoxylin and eosin: the probability that a patch holds invasive ductal carcinoma (class 1).
+Its input is the patch at 48 x 48 pixels, RGB from 0 to 1, as `predict.py` reads it.
 
 **Not for diagnosis.** It is for learning and research. No pathologist has looked at what it says,
 and no figure here is of a clinic's patients.
 
 - File: `{models.SHIPPED.name}`, loads with plain Keras, without its optimizer; sha256
   `{card["sha256"]}`.
-- Data: {patches:,} patches of {patients} patients of the public IDC data set (A. Cruz-Roa et al.
-  2014, Proc. SPIE 9041; A. Janowczyk and A. Madabhushi 2016, J. Pathol. Inform. 7:29), distributed
-  on Kaggle as paultimothymooney/breast-histopathology-images, there marked CC0 1.0.
+- Data: {patches:,} patches of {patients} patients, what `build_dataset.py` uses of the patches that
+  were at hand of the public IDC data set (A. Cruz-Roa et al. 2014, Proc. SPIE 9041; A. Janowczyk
+  and A. Madabhushi 2016, J. Pathol. Inform. 7:29), distributed on Kaggle as
+  paultimothymooney/breast-histopathology-images, there marked CC0 1.0.
 - Trained on {used[0]["patients"]} patients. The other {used[1]["patients"]} chose the best epoch,
   the threshold ({card["threshold"]:.4g}) and the recalibration: their own figures are too good.
+  What to expect on patients never seen is in the project's README, by cross-validation.
 - Threshold and recalibration are in `{models.SHIPPED.with_suffix(".json").name}`.
-- Made by the commands in `benchmarks/ship_model.py`, seed {card["trained_with"]["SEED"]}.
+- Made with seed {card["trained_with"]["SEED"]} by
+
+```sh
+{COMMANDS}
+```
+
+Figures at the threshold, of each split's own patients:
 
 {chr(10).join(figure_lines(metrics))}
 

@@ -177,7 +177,7 @@ def test_the_card_tells_whose_figures_and_which_network(benchmark, tmp_path, mon
     ship.main()
     assert shipped.read_bytes() == b"a network"
     text = shipped.with_name("README.md").read_text(encoding="utf-8")
-    assert "1,097 patches of 12 patients of the public IDC data set" in text
+    assert "1,097 patches of 12 patients, what `build_dataset.py` uses" in text
     assert "Trained on 9 patients. The other 3 chose" in text
     for told in ("`abc`", "0.25", "Not for diagnosis", "CC0 1.0", "| RECIPE | tuned |"):
         assert told in text
