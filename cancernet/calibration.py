@@ -1,6 +1,6 @@
 """Whether probabilities can be taken at their word, and the slope and intercept that mend them.
 
-Training weighs a malignant patch more than a benign one, so a network's probabilities are too high
+The published recipe weighs a malignant patch more than a benign one, so probabilities are too high
 on the whole. A logistic regression on their logits, fitted on validation, takes that back (J. Platt
 1999, Advances in Large Margin Classifiers). The same fit on the patches that are scored is D. R.
 Cox's check of calibration (1958, Biometrika 45): slope 1 and intercept 0 are perfect; a slope below

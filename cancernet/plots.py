@@ -34,12 +34,15 @@ OPERATING_POINTS = {
 }
 
 
-def plot_history(history: Sequence[Mapping[str, float]], path: Path, *, sample: bool) -> None:
+def plot_history(
+    history: Sequence[Mapping[str, float]], path: Path, *, weighted: bool, sample: bool
+) -> None:
     """Draws training and validation loss and accuracy over the epochs, and marks the best epoch.
 
     Args:
         history: One mapping an epoch, with the names that history.csv has.
         path: PNG file to write.
+        weighted: Whether training weighs classes, so that its loss is not that of validation.
         sample: Whether the patches are synthetic, which the figure then says.
     """
     epochs = [row["epoch"] for row in history]
@@ -47,11 +50,10 @@ def plot_history(history: Sequence[Mapping[str, float]], path: Path, *, sample: 
     figure = Figure(figsize=(11, 4.5), layout="constrained")
     loss_axes, accuracy_axes = figure.subplots(1, 2)
     loss_axes.set_yscale("log")  # The first epochs' loss may be ten times that of the others.
-    # In training, each class weighs as much as the other in the loss; in validation, each patch.
     for axes, measure, unit in zip(
         (loss_axes, accuracy_axes),
         ("loss", "accuracy"),
-        ("nats a patch, class-weighted in training", "share of patches"),
+        ("nats a patch" + ", class-weighted in training" * weighted, "share of patches"),
         strict=True,
     ):
         for name, label, colour, marker in (

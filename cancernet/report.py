@@ -144,7 +144,8 @@ def write_run(
         split: recalibrate(values, fitted.recalibration) for split, values in probabilities.items()
     }
     shown = "testing" if splits["testing"] else "validation"
-    plots.plot_history(history, run / PLOT_FILE, sample=metrics["sample"])
+    weighted = metrics["config"].get("BALANCE") == "weights"
+    plots.plot_history(history, run / PLOT_FILE, weighted=weighted, sample=metrics["sample"])
     plots.plot_scores(
         run,
         split=shown,

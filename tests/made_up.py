@@ -112,7 +112,7 @@ def make_metrics(rows: list[Row], probabilities: np.ndarray, **changes: Any) -> 
             "overlap": {"patients": 0, "files": 0, "contents": 0},
             "sample": False,
         },
-        "config": {"EPOCHS": 3, "SEED": 7},
+        "config": {"EPOCHS": 3, "SEED": 7, "OPTIMIZER": "adagrad", "BALANCE": "weights"},
         "versions": {"python": "3.11"},
         "seconds": {"training": 12.5},
         "notes": [],

@@ -80,6 +80,27 @@ def test_the_lead_over_the_colours_is_put_in_words(write, lead, verdict):
     assert verdict in shown(write(metrics=metrics))
 
 
+@pytest.mark.parametrize(
+    ("balance", "words"),
+    [
+        ("weights", "with class weights, random warps and sgd"),
+        ("none", "with no class weights, random warps and sgd"),
+        ("patients", "with patients drawn alike, random warps and sgd"),
+    ],
+)
+def test_the_recipe_is_told_as_it_was(write, balance, words):
+    metrics = made_up.make_metrics(ROWS, PROBABILITIES)
+    metrics["config"] |= {"BALANCE": balance, "OPTIMIZER": "sgd"}
+    metrics["testing"]["calibration"]["recalibrated"] = dict.fromkeys(
+        ("brier", "ece", "slope", "intercept"), 0.5
+    )
+    text = shown(write(metrics=metrics))
+    assert words in text
+    weighted = balance == "weights"
+    assert ("Training weighs the rarer class more" in text) == weighted
+    assert ("Class weights in training" in text) == weighted
+
+
 @pytest.mark.parametrize("gone", ["absent", "null"])
 def test_what_a_run_has_not_is_said_and_breaks_nothing(write, gone):
     metrics = made_up.make_metrics(ROWS, PROBABILITIES, notes=["why it is so"])

@@ -48,7 +48,7 @@ def words(figure):
 @pytest.mark.parametrize("epochs", [1, 5])
 @pytest.mark.parametrize("sample", [True, False])
 def test_plot_is_a_png_of_the_expected_size(tmp_path, epochs, sample):
-    plot_history(history(*[0.9] * epochs), tmp_path / "plot.png", sample=sample)
+    plot_history(history(*[0.9] * epochs), tmp_path / "plot.png", weighted=True, sample=sample)
     with Image.open(tmp_path / "plot.png") as image:
         assert image.format == "PNG"
         assert image.size == (1320, 540)
@@ -58,22 +58,29 @@ def test_plot_is_a_png_of_the_expected_size(tmp_path, epochs, sample):
 
 @pytest.mark.parametrize("epochs", [1, 2, 3, 40])
 def test_epochs_are_marked_as_whole_numbers(tmp_path, drawn, epochs):
-    plot_history(history(*[0.9] * epochs), tmp_path / "plot.png", sample=False)
+    plot_history(history(*[0.9] * epochs), tmp_path / "plot.png", weighted=True, sample=False)
     for axes in drawn[0].axes:
         ticks = axes.get_xticks()
         assert all(tick == round(tick) for tick in ticks)
         assert any(1 <= tick <= epochs for tick in ticks)
 
 
+def test_weighted_loss_is_called_so(tmp_path, drawn):
+    for weighted in (True, False):
+        plot_history(history(0.9), tmp_path / "plot.png", weighted=weighted, sample=False)
+    told = ["class-weighted" in figure.axes[0].get_ylabel() for figure in drawn]
+    assert told == [True, False]
+
+
 def test_plot_takes_the_place_of_an_older_one(tmp_path):
     (tmp_path / "plot.png").write_bytes(b"old")
-    plot_history(history(0.9), tmp_path / "plot.png", sample=False)
+    plot_history(history(0.9), tmp_path / "plot.png", weighted=True, sample=False)
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_sample_notice_stands_on_figures_of_the_sample_alone(tmp_path, drawn):
     for sample in (True, False):
-        plot_history(history(0.9, 0.8), tmp_path / "plot.png", sample=sample)
+        plot_history(history(0.9, 0.8), tmp_path / "plot.png", weighted=True, sample=sample)
     of_sample, of_real_patches = drawn
     assert "SYNTHETIC SAMPLE" in SAMPLE_NOTICE
     assert SAMPLE_NOTICE in words(of_sample)
@@ -81,7 +88,7 @@ def test_sample_notice_stands_on_figures_of_the_sample_alone(tmp_path, drawn):
 
 
 def test_sample_notice_fits_on_the_figure(tmp_path, drawn):
-    plot_history(history(0.9, 0.8), tmp_path / "plot.png", sample=True)
+    plot_history(history(0.9, 0.8), tmp_path / "plot.png", weighted=True, sample=True)
     (notice,) = drawn[0].texts
     box = notice.get_window_extent()
     assert box.x0 > 0
@@ -91,7 +98,7 @@ def test_sample_notice_fits_on_the_figure(tmp_path, drawn):
 @pytest.mark.parametrize("column", ["loss", "accuracy"])
 def test_lines_are_the_training_and_the_validation_values(tmp_path, drawn, column):
     rows = history(0.7, 0.9, 0.8)
-    plot_history(rows, tmp_path / "plot.png", sample=False)
+    plot_history(rows, tmp_path / "plot.png", weighted=True, sample=False)
     (axes,) = (axes for axes in drawn[0].axes if axes.get_title() == column.capitalize())
     assert axes.get_xlabel() == "epoch"
     assert column in axes.get_ylabel()
@@ -107,7 +114,7 @@ def test_lines_are_the_training_and_the_validation_values(tmp_path, drawn, colum
     ("areas", "best"), [((0.7, 0.9, 0.8), 2), ((0.9, 0.7, 0.8), 1), ((0.7, 0.9, 0.9), 2)]
 )
 def test_epoch_that_is_kept_is_marked(tmp_path, drawn, areas, best):
-    plot_history(history(*areas), tmp_path / "plot.png", sample=False)
+    plot_history(history(*areas), tmp_path / "plot.png", weighted=True, sample=False)
     for axes in drawn[0].axes:
         (mark,) = (line for line in axes.lines if line.get_label() == "best epoch, kept")
         assert list(mark.get_xdata()) == [best, best]
