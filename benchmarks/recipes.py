@@ -64,9 +64,8 @@ def candidates(epochs: int) -> dict[str, Recipe]:
     """Lists what is tried, by name: the published recipe with one change, or with several."""
     published = replace(recipes.published(vars(config)), epochs=epochs)
     warp = published.augmentation
-    adamw = replace(
-        published, optimizer="adamw", learning_rate=1e-3, warm_up=0.05, weight_decay=0.01
-    )
+    settings: dict[str, Any] = {"learning_rate": 1e-3, "warm_up": 0.05, "weight_decay": 0.01}
+    adamw = replace(published, optimizer="adamw", **settings)
     every = replace(warp, transpose=True, stain=0.1)
     all_changed = replace(adamw, balance="none", augmentation=every)
     tuned = replace(recipes.TUNED, epochs=epochs)
@@ -91,16 +90,14 @@ def candidates(epochs: int) -> dict[str, Recipe]:
         "the same, stain 0.25": replace(all_changed, augmentation=replace(every, stain=0.25)),
         "the same, weights averaged": replace(all_changed, weight_average=0.995),
         "unweighted, symmetries, stain 0.1": replace(published, balance="none", augmentation=every),
-        "statistics settled": replace(published, settling=1024),
+        "statistics settled": replace(published, settling=tuned.settling),
         "tuned": tuned,
         "tuned, not settled": not_settled,
         "tuned, not settled, momentum 0.9": replace(not_settled, momentum=0.9),
         "tuned, not settled, weights averaged": replace(not_settled, weight_average=0.998),
         "tuned, weights averaged": replace(tuned, weight_average=0.998),
         "tuned, stain 0.1": replace(tuned, augmentation=every),
-        "tuned, adamw": replace(
-            tuned, optimizer="adamw", learning_rate=1e-3, warm_up=0.05, weight_decay=0.01
-        ),
+        "tuned, adamw": replace(tuned, optimizer="adamw", **settings),
     }
 
 
