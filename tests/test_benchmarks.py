@@ -69,6 +69,18 @@ def test_the_bootstrap_is_timed() -> None:
     assert re.fullmatch(r"200 patches of 12 patients, 100 resamples: [\d.]+ s\n", done.stdout)
 
 
+def test_an_epoch_of_each_recipe_is_timed(tmp_path: Path, originals: Path) -> None:
+    options = ("--original", originals, "--dataset", tmp_path / "idc")
+    built = run("../build_dataset.py", *options)
+    assert built.returncode == 0, built.stderr
+    done = run("recipe_time.py", "--data", tmp_path / "idc", "--rounds", 1)
+    assert done.returncode == 0, done.stderr
+    row = r"^\| (\w+) \| [\d,]+ \(.* \| ([\d.]+) \| [\d,]+ \|$"
+    published, tuned = re.findall(row, done.stdout, re.MULTILINE)
+    assert published == ("published", "1.00")
+    assert tuned[0] == "tuned"
+
+
 def test_the_time_on_several_machines_is_worked_out_by_hand(monkeypatch) -> None:
     monkeypatch.syspath_prepend(str(PROJECT / "benchmarks"))
     spec = importlib.util.spec_from_file_location("several", PROJECT / "benchmarks/machines.py")
