@@ -26,6 +26,14 @@ def benchmark(tmp_path, monkeypatch) -> ModuleType:
     return module
 
 
+@pytest.mark.parametrize("stage", ["screen", "final"])
+def test_the_readme_has_the_tables_of_the_rows_that_come_along(benchmark, monkeypatch, stage):
+    monkeypatch.setattr(benchmark, "ROWS", PROJECT / "benchmarks" / "recipes.csv")
+    table = "\n".join(benchmark.table(stage))
+    assert "| tuned |" in table
+    assert table in (PROJECT / "README.md").read_text(encoding="utf-8")
+
+
 def row_of(patient: str, label: int, number: int) -> Row:
     name = f"{patient}_{number}.png"
     return Row("training", label, patient, None, None, name, name, 1, "")
