@@ -108,6 +108,9 @@ and no figure here is of a clinic's patients.
 {COMMANDS}
 ```
 
+Run again on one machine that gives the same weights to the bit. The file holds its date, so that
+its hash is another.
+
 Figures at the threshold, of each split's own patients:
 
 {chr(10).join(figure_lines(metrics))}
