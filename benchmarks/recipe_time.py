@@ -15,8 +15,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import turns
+from recipes import train
 
-import train_model
 from cancernet import config, console, dataset, recipes
 
 RECIPES = ("published", "tuned")
@@ -25,13 +25,9 @@ RECIPES = ("published", "tuned")
 def epoch_seconds(name: str, folder: Path) -> float:
     """Trains two epochs and tells how long the second one took: the first one compiles."""
     recipe = replace(recipes.choose(name, vars(config)), epochs=2)
-    splits, build = dataset.open_dataset(folder)
-    arguments = argparse.Namespace(
-        dataset=folder, recipe=recipe, batch_size=recipe.batch_size, resume=False
-    )
-    data = train_model.Data(splits, build=build, exclusions=[])
-    with tempfile.TemporaryDirectory() as run, contextlib.redirect_stdout(io.StringIO()):
-        trained = train_model.train(arguments, data, run=Path(run), inputs={})
+    splits, _ = dataset.open_dataset(folder)
+    with tempfile.TemporaryDirectory() as output, contextlib.redirect_stdout(io.StringIO()):
+        trained = train(recipe, splits, folder=folder, output=Path(output))
     return trained.history[-1]["seconds"]
 
 

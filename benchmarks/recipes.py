@@ -155,10 +155,21 @@ def make_folds(rows: list[Row], *, folds: int, seed: int) -> Iterator[dict[str, 
         yield {"training": training, "validation": validation, "testing": testing}
 
 
+def train(
+    recipe: Recipe, splits: dict[str, list[Row]], *, folder: Path, output: Path
+) -> train_model.Trained:
+    """Trains as train_model.py does, with `output` for what it leaves."""
+    arguments = argparse.Namespace(
+        dataset=folder, recipe=recipe, batch_size=recipe.batch_size, resume=False
+    )
+    data = train_model.Data(splits, build={"sample": False}, exclusions=[])
+    return train_model.train(arguments, data, run=output, inputs={})
+
+
 def run(
     recipe: Recipe, splits: dict[str, list[Row]], *, folder: Path, seed: int, all_ways: bool
 ) -> Iterator[dict[str, Any]]:
-    """Trains as train_model.py does, and yields the figures of each way of scoring."""
+    """Trains, and yields the figures of each way of scoring."""
     config.SEED = seed
     config.DECODE_CACHE_MB = 1000
     with (
@@ -170,11 +181,7 @@ def run(
             for rows in splits.values():
                 inputs.normalise(rows, folder, Path(normalised))
             folder = Path(normalised)
-        arguments = argparse.Namespace(
-            dataset=folder, recipe=recipe, batch_size=recipe.batch_size, resume=False
-        )
-        data = train_model.Data(splits, build={"sample": False}, exclusions=[])
-        trained = train_model.train(arguments, data, run=Path(output), inputs={})
+        trained = train(recipe, splits, folder=folder, output=Path(output))
         plain = train_model.score_best_epoch(Path(output), trained)
     best = max(trained.history, key=lambda row: row["val_roc_auc"])
     common = {
