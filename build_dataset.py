@@ -10,7 +10,8 @@
 import argparse
 from pathlib import Path
 
-from cancernet import config, console, splitting
+from cancernet import cli, config
+from cancernet.data import splitting
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -22,7 +23,7 @@ def parse_arguments() -> argparse.Namespace:
     source.add_argument(
         "--original",
         type=Path,
-        default=console.configured_path("ORIG_INPUT_DATASET", config.ORIG_INPUT_DATASET),
+        default=cli.configured_path("ORIG_INPUT_DATASET", config.ORIG_INPUT_DATASET),
         metavar="DIR",
         help="where the images are, as <patient>/<class>/<file> (default: %(default)s)",
     )
@@ -31,7 +32,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--dataset",
         type=Path,
-        default=console.configured_path("BASE_PATH", config.BASE_PATH),
+        default=cli.configured_path("BASE_PATH", config.BASE_PATH),
         metavar="DIR",
         help="where the data set goes (default: %(default)s)",
     )
@@ -43,7 +44,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument(
         "--seed",
-        type=console.seed,
+        type=cli.seed,
         default=str(config.SEED),  # Text, so that it is checked as the command line is.
         metavar="N",
         help="same seed, same split (default: %(default)s)",
@@ -53,13 +54,14 @@ def parse_arguments() -> argparse.Namespace:
 
 def open_originals(arguments: argparse.Namespace) -> Path:
     """Finds the originals, or makes the sample or fetches the public data set first."""
-    from cancernet import building, download, locks, sample
+    from cancernet import locks
+    from cancernet.data import building, download, sample
 
     if arguments.download:
         return download.fetch()
     folder = arguments.original
     if arguments.sample:
-        folder = console.configured_path("SAMPLE_PATH", config.SAMPLE_PATH)
+        folder = cli.configured_path("SAMPLE_PATH", config.SAMPLE_PATH)
     building.check_replaceable(arguments.dataset, original=folder, sample=arguments.sample)
     if not arguments.sample:
         return folder
@@ -73,9 +75,10 @@ def main() -> None:
     """Builds the data set."""
     arguments = parse_arguments()
     if arguments.sample:
-        print(console.SAMPLE_NOTICE)
+        print(cli.SAMPLE_NOTICE)
     # These take a second to import: after the command line has been read.
-    from cancernet import building, dataset, locks, originals, sample, summary
+    from cancernet import locks
+    from cancernet.data import building, dataset, originals, sample, summary
 
     # 1. Originals
     folders = building.split_folders(
@@ -92,7 +95,7 @@ def main() -> None:
     )
     synthetic = any(patch.patient in sample.SAMPLE_PATIENTS for patch in patches)
     if synthetic and not arguments.sample:
-        print(console.SAMPLE_NOTICE)
+        print(cli.SAMPLE_NOTICE)
     building.check_replaceable(arguments.dataset, original=original, sample=synthetic)
 
     # 2. Split
@@ -125,4 +128,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    console.run(main)
+    cli.run(main)

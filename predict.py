@@ -17,13 +17,13 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cancernet import config, console
+from cancernet import cli, config
 
 if TYPE_CHECKING:  # What takes seconds to import waits until the command line has been read.
-    from cancernet.atlas import Atlas
-    from cancernet.inference import Example, Scored, ScoredImage
-    from cancernet.inputs import Found, Problem
-    from cancernet.models import Card, TrainedModel
+    from cancernet.prediction.atlas import Atlas
+    from cancernet.prediction.inference import Example, Scored, ScoredImage
+    from cancernet.prediction.inputs import Found, Problem
+    from cancernet.prediction.models import Card, TrainedModel
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -52,7 +52,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument(
         "--mpp",
-        type=console.positive_number,
+        type=cli.positive_number,
         metavar="N",
         help="micrometres a pixel of all slides and large images named "
         "(default: what a slide states; 4, as in the data set, for an image)",
@@ -89,7 +89,7 @@ def describe_model(path: Path, card: Card | None, *, symmetries: bool) -> None:
             "0.5 and calibrated probabilities are the network's own."
         )
     elif card.sample:
-        say(console.SAMPLE_NOTICE)
+        say(cli.SAMPLE_NOTICE)
 
 
 def write_rows(rows: Sequence[Sequence[object]]) -> None:
@@ -102,7 +102,8 @@ def score_image(
     model: TrainedModel, file: str, arguments: argparse.Namespace, atlas: Atlas
 ) -> ScoredImage:
     """Cuts one larger image up, scores its tiles, writes their rows and draws it."""
-    from cancernet import inference, maps, patches, slides, tiles
+    from cancernet.data import patches
+    from cancernet.prediction import inference, maps, slides, tiles
 
     opened = slides.open_picture(Path(file), mpp=arguments.mpp, max_pixels=config.MAX_PIXELS)
     with closing(opened) as picture:
@@ -127,8 +128,8 @@ def score(
     model: TrainedModel, found: Found, arguments: argparse.Namespace, atlas: Atlas
 ) -> tuple[list[Scored], list[Example], list[Problem]]:
     """Scores what was found, writes the rows and draws; gives examples to explain if wanted."""
-    from cancernet import inference, inputs
-    from cancernet.patches import ExcludedError
+    from cancernet.data.patches import ExcludedError
+    from cancernet.prediction import inference, inputs
 
     scored, problems = inference.score_files(model, found.patches, batch_size=config.BATCH_SIZE)
     write_rows([inference.csv_row(row) for row in scored])
@@ -159,7 +160,7 @@ def summarise(scored: Sequence[Scored], problems: Sequence[Problem], *, maps: Pa
 def main() -> None:
     """Predicts."""
     arguments = parse_arguments()
-    from cancernet import inputs, models
+    from cancernet.prediction import inputs, models
 
     # 1. What is named, and the model: what can be refused at once is
     files, closed_folders = inputs.list_files(arguments.paths)
@@ -174,9 +175,10 @@ def main() -> None:
         raise inputs.nothing_usable(problems)
 
     # 2. The network
-    console.prepare_tensorflow()
-    from cancernet import failures, inference
-    from cancernet.atlas import Atlas
+    cli.prepare_tensorflow()
+    from cancernet import failures
+    from cancernet.prediction import inference
+    from cancernet.prediction.atlas import Atlas
 
     model = models.open_model(model_file, card, average_symmetries=arguments.symmetries)
     describe_model(model_file, card, symmetries=arguments.symmetries)
@@ -200,8 +202,8 @@ def main() -> None:
         raise inputs.nothing_usable(problems)
     summarise(scored, problems, maps=arguments.output if atlas.drawn else None)
     if problems:
-        sys.exit(console.PARTLY_DONE)
+        sys.exit(cli.PARTLY_DONE)
 
 
 if __name__ == "__main__":
-    console.run(main)
+    cli.run(main)

@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from cancernet import config, console, recipes
+from cancernet import cli, config, recipes
 
 if TYPE_CHECKING:  # What takes seconds to import waits until the command line has been read.
     import keras
@@ -25,12 +25,12 @@ if TYPE_CHECKING:  # What takes seconds to import waits until the command line h
     import tensorflow as tf
     from numpy.typing import NDArray
 
-    from cancernet.dataset import Row
-    from cancernet.evaluation import Probabilities
-    from cancernet.machines import Machines
-    from cancernet.originals import Exclusion
+    from cancernet.data.dataset import Row
+    from cancernet.data.originals import Exclusion
+    from cancernet.evaluation.evaluation import Probabilities
     from cancernet.recipes import Recipe
-    from cancernet.team import Team
+    from cancernet.training.machines import Machines
+    from cancernet.training.team import Team
 
 
 Result = TypeVar("Result")
@@ -79,14 +79,14 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--dataset",
         type=Path,
-        default=console.configured_path("BASE_PATH", config.BASE_PATH),
+        default=cli.configured_path("BASE_PATH", config.BASE_PATH),
         metavar="DIR",
         help="the data set that build_dataset.py made (default: %(default)s)",
     )
     parser.add_argument(
         "--output",
         type=Path,
-        default=console.configured_path("OUTPUT_PATH", config.OUTPUT_PATH),
+        default=cli.configured_path("OUTPUT_PATH", config.OUTPUT_PATH),
         metavar="DIR",
         help="where model, plot and figures go (default: %(default)s)",
     )
@@ -98,13 +98,13 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument(
         "--epochs",
-        type=console.positive_integer,
+        type=cli.positive_integer,
         metavar="N",
         help="passes over the training patches, part of the decay, too (default: the recipe's)",
     )
     parser.add_argument(
         "--batch-size",
-        type=console.positive_integer,
+        type=cli.positive_integer,
         metavar="N",
         help="patches a step (default: the recipe's)",
     )
@@ -134,7 +134,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def settings(arguments: argparse.Namespace) -> dict[str, object]:
     """Lists the constants that training depends on, as this run uses them, and checks them."""
-    from cancernet import scorecard
+    from cancernet.evaluation import scorecard
 
     names = [name for name in vars(config) if name.isupper() and name not in BUILD_CONSTANTS]
     constants = {name: getattr(config, name) for name in names} | {
@@ -144,7 +144,7 @@ def settings(arguments: argparse.Namespace) -> dict[str, object]:
     }
     for name, value in constants.items():
         if not isinstance(value, str | int | float) or value != value:
-            raise console.InputError(
+            raise cli.InputError(
                 f"{name} is {value!r}: expected text or a number. Change it in cancernet/config.py."
             )
     scorecard.check_settings(measure=config.THRESHOLD_MEASURE, resamples=config.RESAMPLES)
@@ -153,7 +153,8 @@ def settings(arguments: argparse.Namespace) -> dict[str, object]:
 
 def open_data(arguments: argparse.Namespace, *, writes: bool) -> Data:
     """Opens the data set, which no build may change from now on."""
-    from cancernet import dataset, locks
+    from cancernet import locks
+    from cancernet.data import dataset
 
     locks.share(arguments.dataset)
     if writes:
@@ -163,7 +164,7 @@ def open_data(arguments: argparse.Namespace, *, writes: bool) -> Data:
     if arguments.verify or arguments.resume:
         dataset.verify(arguments.dataset, [row for rows in splits.values() for row in rows])
     if build["sample"]:
-        print(console.SAMPLE_NOTICE, flush=True)
+        print(cli.SAMPLE_NOTICE, flush=True)
     return Data(splits, build, exclusions)
 
 
@@ -187,7 +188,7 @@ def make_scoring_batches(
     team: Team | None,
 ) -> dict[str, tf.data.Dataset | None]:
     """Makes the batches of validation and testing that are scored here, of splits with patches."""
-    from cancernet import pipeline
+    from cancernet.data import pipeline
 
     batches = {}
     for split in ("validation", "testing"):
@@ -208,7 +209,7 @@ def make_training_batches(
     team: Team | None,
 ) -> tf.data.Dataset:
     """Makes the batches of the training split, shuffled and warped, or this machine's shares."""
-    from cancernet import pipeline
+    from cancernet.data import pipeline
 
     recipe = arguments.recipe
     return pipeline.training_batches(
@@ -230,7 +231,7 @@ def read_settling(arguments: argparse.Namespace, rows: list[Row]) -> NDArray[np.
     """Reads the patches that settle batch normalization before scoring, if the recipe has any."""
     import numpy as np
 
-    from cancernet import pipeline
+    from cancernet.data import pipeline
 
     count = min(arguments.recipe.settling, len(rows))
     if not count:
@@ -261,8 +262,9 @@ def make_networks(
     """
     from keras.utils import set_random_seed
 
-    from cancernet import devices, fused, pipeline, training
     from cancernet.cancernet import CancerNet
+    from cancernet.data import pipeline
+    from cancernet.training import devices, fused, training
 
     size = {
         "width": config.IMAGE_WIDTH,
@@ -294,7 +296,8 @@ def run_inputs(
     arguments: argparse.Namespace, constants: dict[str, object], machines: Machines | None
 ) -> dict[str, object]:
     """Lists what the trained weights depend on: a run is resumed with the same alone."""
-    from cancernet import dataset, report
+    from cancernet.data import dataset
+    from cancernet.evaluation import report
 
     inputs = constants | report.versions() | {dataset.MANIFEST: dataset.digest(arguments.dataset)}
     if machines:
@@ -305,7 +308,7 @@ def run_inputs(
 
 def join(machines: Machines, inputs: dict[str, object]) -> Team:
     """Waits for the other machines, and refuses those that would train with something else."""
-    from cancernet import team
+    from cancernet.training import team
 
     if not machines.is_chief:
         print(f"Training with {machines.names([0])}, which alone writes output.", flush=True)
@@ -323,7 +326,7 @@ def train(
     machines: Machines | None = None,
 ) -> Trained:
     """Trains the network's faster twin; logs and saves the network itself."""
-    from cancernet import checkpoint, devices, epochs, fused, training
+    from cancernet.training import checkpoint, devices, epochs, fused, training
 
     splits = data.splits
     settle_determinism()
@@ -374,7 +377,8 @@ def score_best_epoch(run: Path | None, trained: Trained) -> dict[str, Probabilit
     """Computes the probabilities of validation and, where there is one, of testing."""
     from keras.models import load_model
 
-    from cancernet import files, fused
+    from cancernet import files
+    from cancernet.training import fused
 
     twin, team = trained.twin, trained.team
     if run:
@@ -391,7 +395,8 @@ def score_baselines(
     """Scores the patches without a network: by their colours, and by whose they are."""
     import numpy as np
 
-    from cancernet import baselines, pipeline
+    from cancernet.data import pipeline
+    from cancernet.evaluation import baselines
 
     splits = {split: rows for split, rows in splits.items() if rows}
     training = np.array([row.label for row in splits["training"]])
@@ -426,7 +431,8 @@ def write_report(
     seconds: dict[str, float],
 ) -> None:
     """Scores the patches without a network, too; writes all that a run leaves, and says it."""
-    from cancernet import files, report, scorecard, screen
+    from cancernet import files
+    from cancernet.evaluation import report, scorecard, screen
 
     splits, build, exclusions = data
     baselines, seconds["baselines"] = timed(score_baselines, arguments, splits)
@@ -466,7 +472,7 @@ def main() -> None:
     began = time.perf_counter()
     arguments = parse_arguments()
     from cancernet import files
-    from cancernet.machines import find
+    from cancernet.training.machines import find
 
     # 1. Machines, of which the chief alone writes, and data
     machines = find(os.environ)
@@ -477,7 +483,7 @@ def main() -> None:
         run = files.begin_run(arguments.output, plot_copy=arguments.plot, resume=arguments.resume)
 
     # 2. Network and training; this takes seconds to import, after all that can be refused at once.
-    console.prepare_tensorflow(quiet=machines is not None)
+    cli.prepare_tensorflow(quiet=machines is not None)
     from cancernet import failures
 
     inputs = run_inputs(arguments, constants, machines)
@@ -504,4 +510,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    console.run(main)
+    cli.run(main)

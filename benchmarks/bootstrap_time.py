@@ -12,7 +12,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from cancernet import scorecard
+from cancernet.evaluation import scorecard
 
 
 def main() -> None:

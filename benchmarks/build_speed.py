@@ -21,7 +21,7 @@ import inputs
 import published
 from imutils import paths
 
-from cancernet import console
+from cancernet import cli
 
 BUILD = """
 import runpy, sys
@@ -47,8 +47,8 @@ def main() -> None:
     """Compares."""
     parser = argparse.ArgumentParser(description="Time the build, ours against the published one.")
     parser.add_argument("--data", type=Path, metavar="DIR", help="originals to build from")
-    parser.add_argument("--rounds", type=console.positive_integer, default=5, metavar="N")
-    parser.add_argument("--patches", type=console.positive_integer, default=16_000, metavar="N")
+    parser.add_argument("--rounds", type=cli.positive_integer, default=5, metavar="N")
+    parser.add_argument("--patches", type=cli.positive_integer, default=16_000, metavar="N")
     arguments = parser.parse_args()
     names = {
         "published": "published plain copy, no checks",
@@ -87,4 +87,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    console.run(main)
+    cli.run(main)

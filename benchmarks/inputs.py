@@ -9,10 +9,10 @@ import cv2
 import numpy as np
 from imutils import paths
 
-from cancernet.console import InputError
-from cancernet.dataset import Row
-from cancernet.patches import read_pixels
-from cancernet.sample import draw_sample
+from cancernet.cli import InputError
+from cancernet.data.dataset import Row
+from cancernet.data.patches import read_pixels
+from cancernet.data.sample import draw_sample
 
 
 def draw_patches(folder: Path, count: int) -> None:

@@ -26,7 +26,8 @@ import pretended
 import published
 
 import train_model
-from cancernet import config, console, machines, recipes
+from cancernet import cli, config, recipes
+from cancernet.training import machines
 
 # For the estimate: of the whole public download, 72 % for training.
 PATCHES = round(0.72 * 277_524)
@@ -40,10 +41,11 @@ COUNTS, BATCH_SIZES = (1, 2, 4, 8, 16), (32, 256, 2048)
 
 def measure(folder: Path, batch_size: int, steps: int, rounds: int) -> None:
     """Works as one of the machines: prints seconds a step, seconds an exchange and its bytes."""
-    console.prepare_tensorflow(quiet=True)
+    cli.prepare_tensorflow(quiet=True)
     us = machines.find(os.environ)
     train_model.settle_determinism()
-    from cancernet import devices, pipeline, team
+    from cancernet.data import pipeline
+    from cancernet.training import devices, team
 
     joined = team.join(us) if us else None
     strategy = joined.strategy if joined else devices.strategy()
@@ -73,7 +75,8 @@ def make_training(
     twin: Any, joined: Any, batches: Any, patches: int, batch_size: int
 ) -> Callable[[], object]:
     """Makes what takes the next step: as `fit` does on one machine, as `steps` on several."""
-    from cancernet import pipeline, steps
+    from cancernet.data import pipeline
+    from cancernet.training import steps
 
     devices = joined.replicas if joined else 1
     count = pipeline.steps_per_epoch(patches, batch_size=batch_size, devices=devices)
@@ -190,7 +193,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Time training on one and two processes.")
     parser.add_argument("--data", type=Path, metavar="DIR", help="a folder that holds 0/ and 1/")
     for name, default in (("--batch-size", 32), ("--steps", 20), ("--rounds", 5)):
-        parser.add_argument(name, type=console.positive_integer, default=default, metavar="N")
+        parser.add_argument(name, type=cli.positive_integer, default=default, metavar="N")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -222,4 +225,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    console.run(main)
+    cli.run(main)

@@ -17,7 +17,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import turns
 from recipes import train
 
-from cancernet import config, console, dataset, recipes
+from cancernet import cli, config, recipes
+from cancernet.data import dataset
 
 RECIPES = ("published", "tuned")
 
@@ -37,16 +38,16 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="a data set")
-    parser.add_argument("--rounds", type=console.positive_integer, default=5, metavar="N")
+    parser.add_argument("--rounds", type=cli.positive_integer, default=5, metavar="N")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
-        console.prepare_tensorflow()
+        cli.prepare_tensorflow()
         turns.serve(lambda: epoch_seconds(arguments.worker, arguments.data))
         return
     _, build = dataset.open_dataset(arguments.data)
     if build["sample"]:
-        print(f"{console.SAMPLE_NOTICE}\n")
+        print(f"{cli.SAMPLE_NOTICE}\n")
     workers = {
         name: turns.Worker(__file__, "--data", arguments.data, "--worker", name) for name in RECIPES
     }
@@ -55,4 +56,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    console.run(main)
+    cli.run(main)

@@ -28,10 +28,11 @@ import inputs
 import scoring
 
 import train_model
-from cancernet import config, console, dataset, recipes
-from cancernet.dataset import Row
+from cancernet import cli, config, recipes
+from cancernet.data import dataset
+from cancernet.data.dataset import Row
+from cancernet.data.splitting import read_published
 from cancernet.recipes import Augmentation, Recipe
-from cancernet.splitting import read_published
 
 ROWS = Path(__file__).with_suffix(".csv")
 
@@ -127,7 +128,7 @@ def development_rows(folder: Path) -> list[Row]:
     """Lists the patches of a data set, less those of the published testing patients."""
     splits, build = dataset.open_dataset(folder)
     if build["sample"]:
-        raise console.InputError(
+        raise cli.InputError(
             f"{folder} is the synthetic sample, which decides no recipe. Name a data set of "
             "real patches."
         )
@@ -202,7 +203,7 @@ def figures(
     """Makes the figures of the fold's own patients; threshold and line are of validation."""
     import numpy as np
 
-    from cancernet import calibration, evaluation, scorecard
+    from cancernet.evaluation import calibration, evaluation, scorecard
 
     labels = {split: np.array([row.label for row in splits[split]]) for split in probabilities}
     fitted, _ = scorecard.fit(
@@ -334,7 +335,7 @@ def main() -> None:
     if unknown := set(chosen) - set(known):
         parser.error(f"no such recipe: {', '.join(sorted(unknown))}; known: {', '.join(known)}")
     if arguments.data:
-        console.prepare_tensorflow()
+        cli.prepare_tensorflow()
         run_stage(name, chosen, development_rows(arguments.data), arguments.data)
     for stage in STAGES:
         for line in table(stage):
@@ -343,4 +344,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    console.run(main)
+    cli.run(main)

@@ -15,7 +15,8 @@ def average_symmetries(
     twin: Any, batches: Mapping[str, Any], splits: Mapping[str, Sequence[Any]]
 ) -> Scores:
     """Averages the probabilities of a patch's eight mirror images and quarter turns."""
-    from cancernet import fused, symmetries
+    from cancernet.prediction import symmetries
+    from cancernet.training import fused
 
     mean = symmetries.averaged(twin, data_format="channels_last")
     return {split: fused.predict(mean, images) for split, images in batches.items()}

@@ -15,7 +15,7 @@ import inputs
 import published
 import turns
 
-from cancernet import console
+from cancernet import cli
 
 # Each variant's name, its worker's, and what is set in the worker's environment.
 VARIANTS: dict[str, tuple[str, dict[str, str]]] = {
@@ -30,9 +30,10 @@ def make_work(variant: str, folder: Path) -> Callable[[], float]:
     files, _ = inputs.list_classes(folder)
     size = (published.SIDE, published.SIDE)
     if variant != "published":
-        console.prepare_tensorflow()
-    from cancernet import fused, pipeline
+        cli.prepare_tensorflow()
     from cancernet.cancernet import CancerNet
+    from cancernet.data import pipeline
+    from cancernet.training import fused
 
     network = CancerNet.build(*size, 3, 2)
     twin = fused.twin(network)
@@ -57,7 +58,7 @@ def main() -> None:
     """Compares, or works as one of those compared."""
     parser = argparse.ArgumentParser(description="Time scoring, ours against the published one.")
     parser.add_argument("--data", type=Path, metavar="DIR", help="a folder that holds 0/ and 1/")
-    parser.add_argument("--rounds", type=console.positive_integer, default=5, metavar="N")
+    parser.add_argument("--rounds", type=cli.positive_integer, default=5, metavar="N")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
@@ -76,4 +77,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    console.run(main)
+    cli.run(main)

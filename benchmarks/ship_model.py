@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from cancernet import console, models
+from cancernet import cli
 from cancernet.files import CARD_FILE, LAST_FILE, MODEL_FILE, replacing
+from cancernet.prediction import models
 
 CARD = models.SHIPPED.with_name("README.md")
 COMMANDS = """python build_dataset.py --split published
@@ -35,7 +36,7 @@ def read_run(output: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Reads the card and the figures of a run.
 
     Raises:
-        console.InputError: It is not finished, or not of real patches split as published.
+        cli.InputError: It is not finished, or not of real patches split as published.
     """
     try:
         card, metrics = (
@@ -43,10 +44,10 @@ def read_run(output: Path) -> tuple[dict[str, Any], dict[str, Any]]:
             for name in (CARD_FILE, LAST_FILE)
         )
     except OSError as error:
-        raise console.InputError(f"{output} is no finished run: {error}.") from error
+        raise cli.InputError(f"{output} is no finished run: {error}.") from error
     found = metrics["split"]["method"]
     if metrics["sample"] or found != "published" or "trained_with" not in card:
-        raise console.InputError(
+        raise cli.InputError(
             f"{output} is of {'the synthetic sample' if metrics['sample'] else 'real patches'}, "
             f"split by {found!r}: expected a finished run on real patches, --split published."
         )
@@ -147,4 +148,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    console.run(main)
+    cli.run(main)

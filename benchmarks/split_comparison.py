@@ -15,7 +15,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from cancernet import console
+from cancernet import cli
 
 # What is no figure to compare.
 OTHER = ("patients", "patches", "confusion_matrix", "threshold", "per_patient", "ci95", "split")
@@ -25,14 +25,14 @@ def read_run(output: Path) -> dict[str, Any]:
     """Reads what a run found.
 
     Raises:
-        console.InputError: There is no finished run, or it has no testing split.
+        cli.InputError: There is no finished run, or it has no testing split.
     """
     path = output / "metrics.json"
     if not path.is_file():
-        raise console.InputError(f"Found no {path}. Name the --output of a finished run.")
+        raise cli.InputError(f"Found no {path}. Name the --output of a finished run.")
     metrics = json.loads(path.read_text(encoding="utf-8"))
     if not metrics["testing"]:
-        raise console.InputError(f"{path} has no testing split. Compare runs that have one.")
+        raise cli.InputError(f"{path} has no testing split. Compare runs that have one.")
     return metrics
 
 
@@ -95,9 +95,9 @@ def main() -> None:
     arguments = parser.parse_args()
     runs = [read_run(arguments.first), read_run(arguments.second)]
     if any(run["sample"] for run in runs):
-        print(f"{console.SAMPLE_NOTICE}\n")
+        print(f"{cli.SAMPLE_NOTICE}\n")
     print(*table(runs), sep="\n")
 
 
 if __name__ == "__main__":
-    console.run(main)
+    cli.run(main)

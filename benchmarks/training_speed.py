@@ -21,7 +21,7 @@ import published
 import turns
 
 import train_model
-from cancernet import config, console, recipes
+from cancernet import cli, config, recipes
 
 ONEDNN = {"TF_ENABLE_ONEDNN_OPTS": "1"}
 # Each variant's name, its worker's, and what is set in the worker's environment.
@@ -42,7 +42,7 @@ INPUT: dict[str, tuple[str, dict[str, str]]] = {
 
 def our_batches(folder: Path, *, cached: bool = False, times: int = 1) -> Any:
     """Makes our training batches; with `times`, of every patch so many times over."""
-    from cancernet import pipeline
+    from cancernet.data import pipeline
 
     files, labels = inputs.list_classes(folder)
     return pipeline.training_batches(
@@ -61,7 +61,7 @@ def memory_batches(folder: Path, steps: int) -> Any:
     """Makes batches of patches that are in memory, neither shuffled nor warped."""
     import tensorflow as tf
 
-    from cancernet import pipeline
+    from cancernet.data import pipeline
 
     files, labels = inputs.list_classes(folder)
     count = min(len(files), steps * published.BATCH_SIZE)
@@ -78,8 +78,8 @@ def memory_batches(folder: Path, steps: int) -> Any:
 
 def make_model(*, stock: bool) -> Any:
     """Builds and compiles the network, or its faster twin, for the published recipe."""
-    from cancernet import fused, training
     from cancernet.cancernet import CancerNet
+    from cancernet.training import fused, training
 
     model = CancerNet.build(published.SIDE, published.SIDE, 3, 2)
     if not stock:
@@ -94,7 +94,7 @@ def make_work(variant: str, folder: Path, *, steps: int, times: int) -> Callable
     if kind == "published":
         batches = published.batches(folder, training=True)
     else:
-        console.prepare_tensorflow()
+        cli.prepare_tensorflow()
         train_model.settle_determinism()
         if kind == "memory":
             batches = memory_batches(folder, steps)
@@ -134,10 +134,10 @@ def parse_arguments() -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser(description="Time training, ours against the published one.")
     parser.add_argument("--data", type=Path, metavar="DIR", help="a folder that holds 0/ and 1/")
-    parser.add_argument("--rounds", type=console.positive_integer, default=5, metavar="N")
-    parser.add_argument("--steps", type=console.positive_integer, default=150, metavar="N")
+    parser.add_argument("--rounds", type=cli.positive_integer, default=5, metavar="N")
+    parser.add_argument("--steps", type=cli.positive_integer, default=150, metavar="N")
     parser.add_argument("--memory", action="store_true", help="memory at 1 x and 4 x the patches")
-    parser.add_argument("--times", type=console.positive_integer, default=1, help=argparse.SUPPRESS)
+    parser.add_argument("--times", type=cli.positive_integer, default=1, help=argparse.SUPPRESS)
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -191,4 +191,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    console.run(main)
+    cli.run(main)

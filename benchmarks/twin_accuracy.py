@@ -17,14 +17,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import train_model
-from cancernet import config, console, dataset, recipes
+from cancernet import cli, config, recipes
+from cancernet.data import dataset
 
 
 def train(arguments: argparse.Namespace, name: str, seed: int) -> float:
     """Trains as train_model.py does and tells the ROC AUC on validation after the last epoch."""
     import keras
 
-    from cancernet import fused
+    from cancernet.training import fused
 
     config.SEED = seed
     splits, build = dataset.open_dataset(arguments.dataset)
@@ -46,15 +47,15 @@ def main() -> None:
     parser.add_argument(
         "--data", type=Path, default=Path(config.BASE_PATH), metavar="DIR", dest="dataset"
     )
-    parser.add_argument("--seeds", type=console.positive_integer, default=3, metavar="N")
-    parser.add_argument("--epochs", type=console.positive_integer, default=5, metavar="N")
-    parser.add_argument("--batch-size", type=console.positive_integer, default=config.BATCH_SIZE)
+    parser.add_argument("--seeds", type=cli.positive_integer, default=3, metavar="N")
+    parser.add_argument("--epochs", type=cli.positive_integer, default=5, metavar="N")
+    parser.add_argument("--batch-size", type=cli.positive_integer, default=config.BATCH_SIZE)
     arguments = parser.parse_args()
     arguments.resume = False
     arguments.recipe = replace(
         recipes.published(vars(config)), epochs=arguments.epochs, batch_size=arguments.batch_size
     )
-    console.prepare_tensorflow()
+    cli.prepare_tensorflow()
     found: dict[str, list[float]] = {"stock": [], "twin": []}
     for seed in range(1, arguments.seeds + 1):
         for name, areas in found.items():
@@ -66,4 +67,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    console.run(main)
+    cli.run(main)

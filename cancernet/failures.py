@@ -7,9 +7,9 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from cancernet.console import InputError, map_files
-from cancernet.machines import Machines
-from cancernet.pipeline import read_patch
+from cancernet.cli import InputError, map_files
+from cancernet.data.pipeline import read_patch
+from cancernet.training.machines import Machines
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from cancernet.console import InputError
+from cancernet.cli import InputError
 
 # A run's first file, an epoch old, and its last one; checkpoints are there while epochs are left.
 HISTORY_FILE, LAST_FILE, CHECKPOINTS = "history.csv", "metrics.json", "checkpoint"

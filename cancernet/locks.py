@@ -14,7 +14,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from cancernet.console import InputError
+from cancernet.cli import InputError
 
 # Each training holds one of these, a build all of them.
 SLOTS = 16

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cancernet.console import InputError
+from cancernet.cli import InputError
 
 CHANGE = "Change it in cancernet/config.py."
 

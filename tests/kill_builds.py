@@ -30,8 +30,9 @@ import numpy as np
 PROJECT = Path(__file__).parents[1]
 sys.path.insert(0, str(PROJECT))
 
-from cancernet import building, dataset, locks, originals, sample, summary  # noqa: E402, F401
-from cancernet.console import InputError  # noqa: E402
+from cancernet import locks  # noqa: E402
+from cancernet.cli import InputError  # noqa: E402
+from cancernet.data import building, dataset, originals, sample, summary  # noqa: E402, F401
 
 TOUCHES = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate")
 

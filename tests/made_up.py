@@ -7,9 +7,9 @@ from typing import Any
 import cv2
 import numpy as np
 
-from cancernet import evaluation, page
-from cancernet.dataset import Row
-from cancernet.originals import Exclusion
+from cancernet.data.dataset import Row
+from cancernet.data.originals import Exclusion
+from cancernet.evaluation import evaluation, page
 
 HOSTILE = "<script>alert(1)</script><!--"
 

@@ -10,9 +10,9 @@ import tensorflow as tf
 from conftest import REAL_PATCHES
 from tensorflow.keras.preprocessing.image import ImageDataGenerator
 
-from cancernet.augmentation import Parameters, augment, random_parameters, scale_stains, warp
-from cancernet.console import InputError
-from cancernet.pipeline import read_patch
+from cancernet.cli import InputError
+from cancernet.data.augmentation import Parameters, augment, random_parameters, scale_stains, warp
+from cancernet.data.pipeline import read_patch
 from cancernet.recipes import Augmentation
 
 # Keras' generator still asks SciPy for its functions by their old place.

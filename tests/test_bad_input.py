@@ -27,8 +27,9 @@ from test_scripts import BUILD, PROJECT
 
 import build_dataset
 import train_model
-from cancernet import config, console, dataset, locks, patches
-from cancernet.pipeline import scoring_batches
+from cancernet import cli, config, locks
+from cancernet.data import dataset, patches
+from cancernet.data.pipeline import scoring_batches
 
 GENERATOR = np.random.default_rng(3)
 
@@ -226,7 +227,7 @@ def script(
     def refusal(main: Callable[[], None], *options: str | Path, code: int = 2) -> str:
         monkeypatch.setattr(sys, "argv", ["script", *map(str, options)])
         with pytest.raises(SystemExit) as end:
-            console.run(main)
+            cli.run(main)
         for release in releases:
             release()
         captured = capsys.readouterr().err

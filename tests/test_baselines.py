@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cancernet import baselines
+from cancernet.evaluation import baselines
 
 RESAMPLING = {"resamples": 100, "seed": 0}
 

@@ -10,7 +10,7 @@ import pytest
 from conftest import PROJECT
 from test_report import PROBABILITIES, metrics_of, without_testing
 
-from cancernet import report
+from cancernet.evaluation import report
 
 
 def run(script: str, *options: object) -> subprocess.CompletedProcess[str]:

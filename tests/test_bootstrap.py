@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import binomtest
 from sklearn import metrics
 
-from cancernet import bootstrap, calibration, evaluation
+from cancernet.evaluation import bootstrap, calibration, evaluation
 
 
 def clustered(generator, *, patients, patches):

@@ -13,7 +13,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.select import Select
 
-from cancernet import evaluation, page
+from cancernet.evaluation import evaluation, page
 
 BROWSERS = ("chromium", "google-chrome")
 OPTIONS = (

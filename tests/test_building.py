@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cancernet import building, dataset, splitting
-from cancernet import originals as rooms
-from cancernet.console import InputError
-from cancernet.originals import Exclusion, Patch
+from cancernet.cli import InputError
+from cancernet.data import building, dataset, splitting
+from cancernet.data import originals as rooms
+from cancernet.data.originals import Exclusion, Patch
 
 FOLDERS = {split: split for split in splitting.SPLITS}
 

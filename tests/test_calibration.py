@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 from scipy.special import expit, logit
 
-from cancernet import calibration
-from cancernet.calibration import Recalibration
+from cancernet.evaluation import calibration
+from cancernet.evaluation.calibration import Recalibration
 
 
 def drawn(slope, intercept, *, patches=200_000, seed=0):

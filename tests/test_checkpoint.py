@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from conftest import recipe_of
 
-from cancernet import fused, training
-from cancernet.checkpoint import Checkpoints, Progress
-from cancernet.console import InputError
+from cancernet.cli import InputError
+from cancernet.training import fused, training
+from cancernet.training.checkpoint import Checkpoints, Progress
 
 INPUTS = {"EPOCHS": 3, "SEED": 42, "manifest.csv": "abc"}
 RNG = np.random.default_rng(5)

@@ -12,14 +12,14 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from cancernet import console
+from cancernet import cli
 
 ROOT = Path(__file__).parents[1]
 
 
 def run_script(main: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Runs a script whose main function has this body."""
-    program = f"from cancernet import console\ndef main():\n    {main}\nconsole.run(main)"
+    program = f"from cancernet import cli\ndef main():\n    {main}\ncli.run(main)"
     return subprocess.run(
         [sys.executable, "-c", program],
         cwd=ROOT,
@@ -37,7 +37,7 @@ def run_script(main: str, **environment: str) -> subprocess.CompletedProcess[str
     ("main", "code", "message"),
     [
         ("pass", 0, ""),
-        ("raise console.InputError('Found no data. Make some.')", 2, "Found no data. Make some."),
+        ("raise cli.InputError('Found no data. Make some.')", 2, "Found no data. Make some."),
         ("open('no/such/file')", 2, "no/such/file"),
         ("raise PermissionError(13, 'Permission denied', 'output')", 2, "output"),
         ("raise KeyboardInterrupt", 130, "Stopped."),
@@ -67,18 +67,18 @@ def test_names_that_the_terminal_cannot_show_do_not_end_the_run():
 
 # --- Options -------------------------------------------------------------------------------------
 
-PARSERS = {"positive_integer": console.positive_integer, "seed": console.seed}
+PARSERS = {"positive_integer": cli.positive_integer, "seed": cli.seed}
 
 
 @pytest.mark.parametrize(
     ("parse", "text", "value"),
     [
-        (console.positive_integer, "1", 1),
-        (console.positive_integer, "040", 40),
-        (console.positive_integer, "123456789", 123456789),
-        (console.seed, "0", 0),
-        (console.seed, "42", 42),
-        (console.seed, "4294967295", 2**32 - 1),
+        (cli.positive_integer, "1", 1),
+        (cli.positive_integer, "040", 40),
+        (cli.positive_integer, "123456789", 123456789),
+        (cli.seed, "0", 0),
+        (cli.seed, "42", 42),
+        (cli.seed, "4294967295", 2**32 - 1),
     ],
 )
 def test_whole_numbers_in_range_are_taken(parse, text, value):
@@ -97,9 +97,9 @@ def test_everything_else_is_refused_with_what_was_found(name, text):
 
 def test_numbers_out_of_range_are_refused():
     with pytest.raises(argparse.ArgumentTypeError, match="from 1 to 999999999"):
-        console.positive_integer("0")
+        cli.positive_integer("0")
     with pytest.raises(argparse.ArgumentTypeError, match="from 0 to"):
-        console.seed("4294967296")
+        cli.seed("4294967296")
 
 
 @pytest.mark.parametrize("name", PARSERS)
@@ -125,7 +125,7 @@ def test_parsers_take_ascii_digits_or_refuse(name, text):
 @settings(deadline=None)
 @given(st.integers(1, 10**9 - 1))
 def test_positive_integers_come_back_as_they_are(number):
-    assert console.positive_integer(str(number)) == number
+    assert cli.positive_integer(str(number)) == number
 
 
 # --- TensorFlow's environment --------------------------------------------------------------------
@@ -134,27 +134,27 @@ def test_positive_integers_come_back_as_they_are(number):
 def test_keras_runs_on_tensorflow_and_says_no_more_than_asked(monkeypatch):
     monkeypatch.setenv("KERAS_BACKEND", "jax")
     monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "0")
-    console.prepare_tensorflow()
+    cli.prepare_tensorflow()
     assert os.environ["KERAS_BACKEND"] == "tensorflow"
     assert os.environ["TF_CPP_MIN_LOG_LEVEL"] == "0"
     monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL")
-    console.prepare_tensorflow()
+    cli.prepare_tensorflow()
     assert os.environ["TF_CPP_MIN_LOG_LEVEL"] == "2"
 
 
 # --- Threads -------------------------------------------------------------------------------------
 
-COUNT = 3 * console.FILES_PER_TASK + 7
+COUNT = 3 * cli.FILES_PER_TASK + 7
 
 
-@pytest.mark.parametrize("count", [0, 1, console.FILES_PER_TASK, COUNT])
+@pytest.mark.parametrize("count", [0, 1, cli.FILES_PER_TASK, COUNT])
 def test_results_come_in_the_order_of_the_items(count):
     def square(number):
         if number == 0:
             time.sleep(0.1)  # The first task is the last to be done.
         return number * number
 
-    found = console.map_files(square, range(count), what="Squares")
+    found = cli.map_files(square, range(count), what="Squares")
     assert list(found) == [number * number for number in range(count)]
 
 
@@ -165,7 +165,7 @@ def test_an_error_in_a_thread_is_raised_here():
         return number
 
     with pytest.raises(OSError, match=f"file {COUNT - 1}"):
-        list(console.map_files(work, range(COUNT), what="Files"))
+        list(cli.map_files(work, range(COUNT), what="Files"))
 
 
 def test_nothing_more_is_begun_after_a_stop():
@@ -176,16 +176,16 @@ def test_nothing_more_is_begun_after_a_stop():
         done.append(number)
 
     tasks = 20 * (os.cpu_count() or 1)
-    results = console.map_files(work, range(tasks * console.FILES_PER_TASK), what="Files")
+    results = cli.map_files(work, range(tasks * cli.FILES_PER_TASK), what="Files")
     assert isinstance(results, Generator)
     next(results)
     results.close()
     after_stop = len(done)
-    assert after_stop < tasks * console.FILES_PER_TASK / 2
+    assert after_stop < tasks * cli.FILES_PER_TASK / 2
     time.sleep(0.1)
     assert len(done) == after_stop
 
 
 def test_bar_is_silent_without_a_terminal(capsys):
-    list(console.map_files(abs, [1, 2], what="Files"))
+    list(cli.map_files(abs, [1, 2], what="Files"))
     assert capsys.readouterr() == ("", "")

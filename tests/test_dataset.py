@@ -7,10 +7,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_building import build, files_below
 
-from cancernet import dataset
-from cancernet.console import InputError
-from cancernet.dataset import Row
-from cancernet.originals import Exclusion
+from cancernet.cli import InputError
+from cancernet.data import dataset
+from cancernet.data.dataset import Row
+from cancernet.data.originals import Exclusion
 
 
 def row(split: str, label: int, patient: str, name: str, sha256: str) -> Row:

@@ -8,8 +8,8 @@ import pytest
 import tensorflow as tf
 from conftest import PROJECT
 
-from cancernet import devices
-from cancernet.console import InputError
+from cancernet.cli import InputError
+from cancernet.training import devices
 
 GPU = tf.config.PhysicalDevice("/physical_device:GPU:0", "GPU")
 
@@ -51,7 +51,9 @@ import keras, numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from cancernet import config, epochs, fused, pipeline, recipes, training
+from cancernet import config, recipes
+from cancernet.data import pipeline
+from cancernet.training import epochs, fused, training
 
 folder, count, side, batch = Path(sys.argv[1]), 13, 8, 4  # 3 batches of 4, and 1 patch left over.
 tf.config.set_logical_device_configuration(

@@ -12,8 +12,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sklearn import metrics
 
-from cancernet import evaluation
-from cancernet.evaluation import Confusion
+from cancernet.evaluation import evaluation
+from cancernet.evaluation.evaluation import Confusion
 
 # 2 of 4 benign patches and 5 of 6 malignant ones are called right, 1 of them at exactly 0.5.
 LABELS = np.array([0, 0, 0, 0, 1, 1, 1, 1, 1, 1])

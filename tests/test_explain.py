@@ -6,9 +6,9 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from cancernet import explain
 from cancernet.cancernet import CancerNet
-from cancernet.console import SAMPLE_NOTICE, InputError
+from cancernet.cli import SAMPLE_NOTICE, InputError
+from cancernet.prediction import explain
 
 
 def spotter(weights):

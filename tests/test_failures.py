@@ -7,8 +7,8 @@ import tensorflow as tf
 from conftest import WritePatch
 
 from cancernet import failures
-from cancernet.console import InputError
-from cancernet.pipeline import scoring_batches
+from cancernet.cli import InputError
+from cancernet.data.pipeline import scoring_batches
 
 
 def read_all(files: list[Path]) -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cancernet.console import InputError
+from cancernet.cli import InputError
 from cancernet.files import begin_run, finish_run, replacing, write_rows
 
 

@@ -81,8 +81,10 @@ def test_a_full_disk_costs_nothing_that_was_there(
 WITHOUT_RIGHTS = f"""
 import os, sys
 from pathlib import Path
-from cancernet import building, dataset, download, files, locks
-from cancernet import originals, sample, scorecard, summary
+from cancernet import files, locks
+from cancernet.data import building, dataset, download
+from cancernet.data import originals, sample, summary
+from cancernet.evaluation import scorecard
 code = sys.argv[1] if " " in sys.argv[1] else Path(sys.argv[1]).read_text(encoding="utf-8")
 if os.geteuid() == 0:
     os.setgroups([])

@@ -9,9 +9,9 @@ import tensorflow as tf
 from conftest import recipe_of
 from keras import layers
 
-from cancernet import fused, training
 from cancernet.cancernet import CancerNet
-from cancernet.fused import FusedBatchNormalization
+from cancernet.training import fused, training
+from cancernet.training.fused import FusedBatchNormalization
 
 RNG = np.random.default_rng(3)
 # Float32 has 24 bits; sums of some hundred numbers lose a few of them.

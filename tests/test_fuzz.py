@@ -19,23 +19,14 @@ from PIL import Image
 
 import build_dataset
 import train_model
-from cancernet import (
-    building,
-    config,
-    console,
-    dataset,
-    devices,
-    files,
-    locks,
-    originals,
-    scorecard,
-    splitting,
-    training,
-)
-from cancernet.console import InputError
-from cancernet.patches import PNG_SIGNATURE, ExcludedError, check_image, parse_source
-from cancernet.pipeline import read_patch
+from cancernet import cli, config, files, locks
+from cancernet.cli import InputError
+from cancernet.data import building, dataset, originals, splitting
+from cancernet.data.patches import PNG_SIGNATURE, ExcludedError, check_image, parse_source
+from cancernet.data.pipeline import read_patch
+from cancernet.evaluation import scorecard
 from cancernet.recipes import Augmentation
+from cancernet.training import devices, training
 
 MUTATIONS = 5_000
 
@@ -183,7 +174,7 @@ CHECKS: dict[str, Callable[..., object]] = {
     "method": lambda a, _: splitting.check_method(a),
     "copy mode": lambda a, _: building.check_copy_mode(a),
     "split folders": lambda a, b: building.split_folders("idc", ("idc/a", a, b)),
-    "path": lambda a, _: console.configured_path("BASE_PATH", a),
+    "path": lambda a, _: cli.configured_path("BASE_PATH", a),
     "figures": lambda a, b: scorecard.check_settings(measure=a, resamples=b),
     "precision": lambda a, _: devices.mixed_precision(a),
     "angles": lambda a, b: Augmentation(a, 0, 0, 0, b, False, False),

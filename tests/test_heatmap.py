@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cancernet import heatmap
-from cancernet.heatmap import Layout
+from cancernet.prediction import heatmap
+from cancernet.prediction.heatmap import Layout
 
 POSITIONS = st.lists(
     st.tuples(st.integers(0, 20), st.integers(0, 20)), min_size=1, max_size=40, unique=True

@@ -11,7 +11,7 @@ from test_building import build
 from test_scripts import BUILD, TRAIN, assert_refused, run
 
 from cancernet import locks
-from cancernet.console import InputError
+from cancernet.cli import InputError
 
 HOLD = """
 import sys, time

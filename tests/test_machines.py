@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from pretended import free_ports
 
-from cancernet import machines
-from cancernet.console import InputError
-from cancernet.machines import Machines
+from cancernet.cli import InputError
+from cancernet.training import machines
+from cancernet.training.machines import Machines
 
 PORTS = free_ports(3)
 A, B, C = (f"127.0.0.1:{port}" for port in PORTS)

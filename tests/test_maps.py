@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from PIL import Image
 
-from cancernet import maps
-from cancernet.atlas import safe_name
-from cancernet.console import SAMPLE_NOTICE
+from cancernet.cli import SAMPLE_NOTICE
+from cancernet.prediction import maps
+from cancernet.prediction.atlas import safe_name
 
 
 def slide(*, name="8863", sample=False, labels=((0, 1, 1), (0, -1, -1))):

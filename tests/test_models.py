@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from conftest import recipe_of
 
-from cancernet import models
-from cancernet.calibration import Recalibration
 from cancernet.cancernet import CancerNet
-from cancernet.console import InputError
-from cancernet.epochs import save_network
-from cancernet.training import compile_network
+from cancernet.cli import InputError
+from cancernet.evaluation.calibration import Recalibration
+from cancernet.prediction import models
+from cancernet.training.epochs import save_network
+from cancernet.training.training import compile_network
 
 RAN = Path("ran")  # What code in a model file would leave behind, were it run.
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from cancernet import fused, normalization
+from cancernet.training import fused, normalization
 
 
 def make_network(*, dropout: float = 0.5) -> keras.Sequential:

@@ -7,9 +7,9 @@ import pytest
 from conftest import WritePatch
 from test_building import build
 
-from cancernet import originals as rooms
-from cancernet.console import InputError
-from cancernet.originals import Exclusion, Patch
+from cancernet.cli import InputError
+from cancernet.data import originals as rooms
+from cancernet.data.originals import Exclusion, Patch
 
 LIMITS = {"min_side": 25, "max_pixels": 100_000_000}
 

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cancernet import page
-from cancernet.console import SAMPLE_NOTICE
-from cancernet.originals import Exclusion
+from cancernet.cli import SAMPLE_NOTICE
+from cancernet.data.originals import Exclusion
+from cancernet.evaluation import page
 
 ROWS = made_up.make_rows({"10253": 30, "10254": 24, "anna": 7}, without_place=("anna",))
 PROBABILITIES = made_up.make_probabilities(ROWS)

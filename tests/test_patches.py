@@ -8,7 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from cancernet.patches import PNG_SIGNATURE, ExcludedError, PatchName, check_image, parse_source
+from cancernet.data.patches import (
+    PNG_SIGNATURE,
+    ExcludedError,
+    PatchName,
+    check_image,
+    parse_source,
+)
 
 LIMITS = {"min_side": 25, "max_pixels": 100_000_000}
 PIXELS = np.random.default_rng(1).integers(0, 256, (50, 50, 3), dtype=np.uint8)

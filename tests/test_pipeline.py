@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from cancernet.console import InputError
-from cancernet.pipeline import (
+from cancernet.cli import InputError
+from cancernet.data.pipeline import (
     _nearest_neighbours,
     read_patch,
     scoring_batches,

@@ -6,9 +6,9 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from cancernet import evaluation
-from cancernet.console import SAMPLE_NOTICE
-from cancernet.plots import plot_history, plot_scores
+from cancernet.cli import SAMPLE_NOTICE
+from cancernet.evaluation import evaluation
+from cancernet.evaluation.plots import plot_history, plot_scores
 
 
 def history(*areas):

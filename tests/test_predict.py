@@ -22,8 +22,9 @@ from conftest import PROJECT, WritePatch, run
 from PIL import Image
 
 import predict
-from cancernet import console, inference, inputs, models
-from cancernet.patches import PatchFacts, check_image, read_facts
+from cancernet import cli
+from cancernet.data.patches import PatchFacts, check_image, read_facts
+from cancernet.prediction import inference, inputs, models
 
 HEADER = ["file", "patient", "x", "y", "probability", "calibrated", "malignant"]
 
@@ -71,7 +72,7 @@ def predicted(
         arguments = ["predict.py", *map(str, options), "--model", str(chosen)]
         monkeypatch.setattr(sys, "argv", arguments)
         with pytest.raises(SystemExit) as ended:
-            console.run(predict.main)
+            cli.run(predict.main)
         output, errors = capsys.readouterr()
         assert "Traceback" not in errors
         rows = list(csv.DictReader(io.StringIO(output)))
@@ -129,7 +130,7 @@ def test_without_a_model_the_ways_out_are_named(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["predict.py", str(trained / "datasets")])
     with pytest.raises(SystemExit) as ended:
-        console.run(predict.main)
+        cli.run(predict.main)
     output, errors = capsys.readouterr()
     assert ended.value.code == 2
     assert "train_model.py" in errors

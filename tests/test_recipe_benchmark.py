@@ -12,10 +12,11 @@ import pytest
 from conftest import PROJECT
 from test_report import BUILD, metrics_of
 
-from cancernet import console, models
-from cancernet.dataset import Row
-from cancernet.patches import read_pixels
-from cancernet.splitting import read_published
+from cancernet import cli
+from cancernet.data.dataset import Row
+from cancernet.data.patches import read_pixels
+from cancernet.data.splitting import read_published
+from cancernet.prediction import models
 
 
 @pytest.fixture
@@ -76,7 +77,7 @@ def test_the_published_testing_patients_take_no_part(benchmark, monkeypatch):
 
 def test_the_synthetic_sample_decides_nothing(benchmark, monkeypatch):
     monkeypatch.setattr(benchmark.dataset, "open_dataset", lambda folder: ({}, {"sample": True}))
-    with pytest.raises(console.InputError, match="synthetic sample"):
+    with pytest.raises(cli.InputError, match="synthetic sample"):
         benchmark.development_rows("any")
 
 
@@ -144,7 +145,7 @@ def test_normalised_patches_have_mean_and_deviation_made_alike(benchmark, tmp_pa
 def test_an_unknown_recipe_is_refused(benchmark, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["recipes.py", "--final", "published", "best"])
     with pytest.raises(SystemExit) as ended:
-        console.run(benchmark.main)
+        cli.run(benchmark.main)
     assert ended.value.code == 2
     assert "best" in capsys.readouterr().err
 
@@ -206,7 +207,7 @@ def test_no_other_run_is_shipped(benchmark, tmp_path, sample, finished, method):
     metrics["split"]["method"] = method
     metrics["sample"] = sample
     output = write_run(tmp_path / "run", metrics, finished=finished)
-    with pytest.raises(console.InputError, match="expected a finished run on real patches"):
+    with pytest.raises(cli.InputError, match="expected a finished run on real patches"):
         ship.read_run(output)
-    with pytest.raises(console.InputError, match="no finished run"):
+    with pytest.raises(cli.InputError, match="no finished run"):
         ship.read_run(tmp_path)

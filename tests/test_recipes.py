@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cancernet import config, recipes
-from cancernet.console import InputError
+from cancernet.cli import InputError
 
 
 def test_the_published_recipe_is_made_of_the_configuration():

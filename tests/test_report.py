@@ -12,10 +12,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from cancernet import report
-from cancernet.calibration import Recalibration, recalibrate
-from cancernet.dataset import Row, count_splits
-from cancernet.scorecard import Fitted
+from cancernet.data.dataset import Row, count_splits
+from cancernet.evaluation import report
+from cancernet.evaluation.calibration import Recalibration, recalibrate
+from cancernet.evaluation.scorecard import Fitted
 
 BUILD = {
     "method": "patient",

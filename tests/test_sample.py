@@ -14,9 +14,9 @@ from sklearn.model_selection import GroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from cancernet import sample
-from cancernet.console import InputError
-from cancernet.sample import SAMPLE_PATIENTS, draw_sample
+from cancernet.cli import InputError
+from cancernet.data import sample
+from cancernet.data.sample import SAMPLE_PATIENTS, draw_sample
 
 SEED = 42
 NAME = re.compile(r"(\d{5})_idx5_x(\d+)_y(\d+)_class([01])\.png")

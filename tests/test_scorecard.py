@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from cancernet import calibration, evaluation, scorecard
-from cancernet.calibration import Recalibration
-from cancernet.console import InputError
-from cancernet.scorecard import Fitted
+from cancernet.cli import InputError
+from cancernet.evaluation import calibration, evaluation, scorecard
+from cancernet.evaluation.calibration import Recalibration
+from cancernet.evaluation.scorecard import Fitted
 
 HALF = Fitted(0.5, None)
 AT = {"threshold", "confusion_matrix", *evaluation.FIGURES}

@@ -4,7 +4,7 @@ import re
 
 from test_report import PROBABILITIES, SPLITS, metrics_of, row, without_testing
 
-from cancernet import screen
+from cancernet.evaluation import screen
 
 
 def lines(splits=SPLITS, probabilities=PROBABILITIES, **settings):

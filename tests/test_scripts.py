@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from conftest import PROJECT, WritePatch, run
 
-from cancernet.calibration import Recalibration, recalibrate
+from cancernet.evaluation.calibration import Recalibration, recalibrate
 
 BUILD, TRAIN = "build_dataset.py", "train_model.py"
 

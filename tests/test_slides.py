@@ -9,8 +9,9 @@ import pytest
 import tifffile
 from PIL import Image
 
-from cancernet import patches, slides, tiles
-from cancernet.patches import ExcludedError
+from cancernet.data import patches
+from cancernet.data.patches import ExcludedError
+from cancernet.prediction import slides, tiles
 
 MANY = 10**8
 

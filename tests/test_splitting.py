@@ -6,9 +6,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from cancernet import splitting
-from cancernet.console import InputError
-from cancernet.splitting import SPLITS
+from cancernet.cli import InputError
+from cancernet.data import splitting
+from cancernet.data.splitting import SPLITS
 
 FRACTIONS = splitting.split_fractions(0.8, 0.1)
 PUBLISHED = splitting.read_published()

@@ -2,8 +2,8 @@ from dataclasses import replace
 
 import pytest
 
-from cancernet import splitting, summary
-from cancernet.originals import SECOND_COPY_REASON, Exclusion, Patch
+from cancernet.data import splitting, summary
+from cancernet.data.originals import SECOND_COPY_REASON, Exclusion, Patch
 
 PUBLISHED = splitting.read_published()
 

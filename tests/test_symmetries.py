@@ -4,9 +4,9 @@ import keras
 import numpy as np
 import pytest
 
-from cancernet import symmetries
 from cancernet.cancernet import CancerNet
-from cancernet.console import InputError
+from cancernet.cli import InputError
+from cancernet.prediction import symmetries
 
 SIDE = 6
 

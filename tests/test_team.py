@@ -15,7 +15,8 @@ import pytest
 from conftest import PROJECT, recipe_of
 from pretended import copy_data, start_all
 
-from cancernet import fused, pipeline, training
+from cancernet.data import pipeline
+from cancernet.training import fused, training
 
 TESTS = Path(__file__).parent
 TRAIN = PROJECT / "train_model.py"
@@ -27,10 +28,12 @@ PROGRAM = """
 import hashlib, json, os, sys
 from pathlib import Path
 
-from cancernet import console, machines
-console.prepare_tensorflow()
+from cancernet import cli
+from cancernet.training import machines
+cli.prepare_tensorflow()
 import keras, numpy as np
-from cancernet import epochs, fused, pipeline, team, training
+from cancernet.data import pipeline
+from cancernet.training import epochs, fused, team, training
 from test_team import RECIPES, SIDE, batches, make_network, scoring
 
 folder = Path(sys.argv[1])

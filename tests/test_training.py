@@ -21,10 +21,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from cancernet import epochs, evaluation, fused, training
 from cancernet.cancernet import CancerNet
-from cancernet.console import InputError
-from cancernet.pipeline import scoring_batches, steps_per_epoch, training_batches
+from cancernet.cli import InputError
+from cancernet.data.pipeline import scoring_batches, steps_per_epoch, training_batches
+from cancernet.evaluation import evaluation
+from cancernet.training import epochs, fused, training
 
 # Keras 3 hands its variables to NumPy in a way that NumPy 2 deprecates.
 

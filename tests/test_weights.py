@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 from conftest import WritePatch, run
 
-from cancernet import evaluation, models
-from cancernet.splitting import read_published
+from cancernet.data.splitting import read_published
+from cancernet.evaluation import evaluation
+from cancernet.prediction import models
 
 CARD = models.SHIPPED.with_name("README.md")
 

@@ -1,0 +1,1 @@
+"""From files to batches: patches found, split, copied and read."""

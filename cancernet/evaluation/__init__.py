@@ -1,0 +1,1 @@
+"""Metrics from labels and probabilities, and the report on them."""

@@ -1,0 +1,1 @@
+"""One run of training: the network fitted, its epochs logged, stopped and resumed."""
