@@ -10,8 +10,7 @@
 import argparse
 from pathlib import Path
 
-from cancernet import cli, config
-from cancernet.data import splitting
+from cancernet import cli, config, settings
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -20,111 +19,82 @@ def parse_arguments() -> argparse.Namespace:
         description="Sort the original images into training, validation and testing."
     )
     source = parser.add_mutually_exclusive_group()
-    source.add_argument(
-        "--original",
-        type=Path,
-        default=cli.configured_path("ORIG_INPUT_DATASET", config.ORIG_INPUT_DATASET),
-        metavar="DIR",
-        help="where the images are, as <patient>/<class>/<file> (default: %(default)s)",
-    )
+    add = settings.adder(source, config)
+    add("--original", "ORIG_INPUT_DATASET", "DIR", "the images, as <patient>/<class>/<file>")
     source.add_argument("--sample", action="store_true", help="draw a synthetic sample and use it")
     source.add_argument("--download", action="store_true", help="fetch the public data set first")
-    parser.add_argument(
-        "--dataset",
-        type=Path,
-        default=cli.configured_path("BASE_PATH", config.BASE_PATH),
-        metavar="DIR",
-        help="where the data set goes (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--split",
-        choices=splitting.METHODS,
-        default=config.SPLIT_BY,
-        help="what is kept together (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--seed",
-        type=cli.seed,
-        default=str(config.SEED),  # Text, so that it is checked as the command line is.
-        metavar="N",
-        help="same seed, same split (default: %(default)s)",
-    )
+    add = settings.adder(parser, config)
+    add("--dataset", "BASE_PATH", "DIR", "where the data set goes")
+    add("--split", "SPLIT_BY", "WAY", "what is kept together: image, patient or published")
+    add("--seed", "SEED", "N", "same seed, same split")
     return parser.parse_args()
 
 
-def open_originals(arguments: argparse.Namespace) -> Path:
-    """Finds the originals, or makes the sample or fetches the public data set first."""
-    from cancernet import locks
-    from cancernet.data import building, download, sample
+def open_originals(options: settings.Settings) -> Path:
+    """Finds the originals, or draws the sample or fetches the public data set first."""
+    from cancernet import files
+    from cancernet.data import building, originals, sample
 
-    if arguments.download:
-        return download.fetch()
-    folder = arguments.original
-    if arguments.sample:
-        folder = cli.configured_path("SAMPLE_PATH", config.SAMPLE_PATH)
-    building.check_replaceable(arguments.dataset, original=folder, sample=arguments.sample)
-    if not arguments.sample:
-        return folder
-    locks.alone(folder, option="SAMPLE_PATH")
-    print(f"Drawing the sample in {folder} ...", flush=True)
-    sample.draw_sample(folder, seed=arguments.seed)
+    if options.download:  # First make sure that 1.6 GB are not fetched for nothing.
+        building.check_replaceable(options.dataset, original=None, sample=False)
+        return originals.download()
+    folder = Path(options.sample_path) if options.sample else options.original
+    building.check_replaceable(options.dataset, original=folder, sample=options.sample)
+    if options.sample:
+        files.lock_for_writing(folder, option="SAMPLE_PATH")
+        print(f"Drawing the sample in {folder} ...", flush=True)
+        sample.draw_sample(folder, seed=options.seed)
     return folder
 
 
 def main() -> None:
     """Builds the data set."""
-    arguments = parse_arguments()
-    if arguments.sample:
+    options = settings.read(config, parse_arguments(), script="build")
+    if options.sample:
         print(cli.SAMPLE_NOTICE)
     # These take a second to import: after the command line has been read.
-    from cancernet import locks
-    from cancernet.data import building, dataset, originals, sample, summary
+    from cancernet import files
+    from cancernet.data import building, originals, sample, splitting, summary
 
-    # 1. Originals
-    folders = building.split_folders(
-        config.BASE_PATH, (config.TRAIN_PATH, config.VAL_PATH, config.TEST_PATH)
-    )
-    fractions = splitting.split_fractions(config.TRAIN_SPLIT, config.VAL_SPLIT)
-    splitting.check_method(arguments.split)
-    building.check_copy_mode(config.COPY_MODE)
-    locks.build(arguments.dataset)
-    dataset.settle(arguments.dataset)
-    original = open_originals(arguments)
+    # 1. Originals: every file is used, or left out for a reason
+    files.lock_for_writing(options.dataset)
+    original = open_originals(options)
     patches, exclusions = originals.examine(
-        original, min_side=config.MIN_SIDE, max_pixels=config.MAX_PIXELS
+        original, min_side=options.min_side, max_pixels=options.max_pixels
     )
-    synthetic = any(patch.patient in sample.SAMPLE_PATIENTS for patch in patches)
-    if synthetic and not arguments.sample:
+    synthetic = sample.is_synthetic(patches)
+    if synthetic and not options.sample:
         print(cli.SAMPLE_NOTICE)
-    building.check_replaceable(arguments.dataset, original=original, sample=synthetic)
+    building.check_replaceable(options.dataset, original=original, sample=synthetic)
 
-    # 2. Split
+    # 2. Split: each patch goes to training, validation or testing
     split_of = splitting.assign_splits(
         patches,
-        method=arguments.split,
-        train_split=config.TRAIN_SPLIT,
-        val_split=config.VAL_SPLIT,
-        seed=arguments.seed,
+        method=options.split_by,
+        train_split=options.train_split,
+        val_split=options.val_split,
+        seed=options.seed,
     )
-    planned = building.plan(patches, split_of, folders)
+    rows = building.plan(patches, split_of, options.split_folders)
 
-    # 3. Copies, proof, and into place
-    with building.new_set(arguments.dataset):
-        rows, gone = building.stage(
-            original, arguments.dataset, planned, copy_mode=config.COPY_MODE
-        )
-        build = dataset.describe(
-            rows,
-            method=arguments.split,
-            seed=arguments.seed,
-            fractions=fractions,
-            sample=synthetic,
-        )
-        building.swap(arguments.dataset, rows, exclusions + gone, build)
+    # 3. Data set: files copied, no overlap proved, and the older set replaced
+    data = building.build(
+        options.dataset,
+        rows,
+        exclusions,
+        original=original,
+        copy_mode=options.copy_mode,
+        about={
+            "method": options.split_by,
+            "seed": options.seed,
+            "fractions": splitting.split_fractions(options.train_split, options.val_split),
+            "sample": synthetic,
+        },
+    )
 
-    # 4. Report
-    print(*summary.report(build, patches, exclusions, splitting.read_published()), sep="\n")
-    print(f"Data set: {arguments.dataset}")
+    # 4. Summary
+    print(*summary.lines(data, patches, exclusions), sep="\n")
+    print(f"Data set: {options.dataset}")
 
 
 if __name__ == "__main__":

@@ -1,40 +1,37 @@
 """Compares training recipes by cross-validation on the development patients.
 
-    python benchmarks/recipes.py --data datasets/idc                    screen every candidate
-    python benchmarks/recipes.py --data datasets/idc --final published tuned
-    python benchmarks/recipes.py                                        the tables of all so far
+    python benchmarks/recipes.py published tuned
+    python benchmarks/recipes.py --stage screen "tuned, dropout=0.25"
+    python benchmarks/recipes.py              only writes the tables anew
 
-Folds hold whole patients; those of the published testing list are left out. Some of the patients
-that a fold leaves are for validation: best epoch, threshold and recalibration come from them, all
-figures from the fold's own. A finished run is a row of benchmarks/recipes.csv and is not run again.
+A candidate is "published" or "tuned", with any field of Recipe or Augmentation changed. Folds hold
+whole patients; those of the published testing list are left out. Some of the patients that a fold
+leaves are for validation: best epoch, threshold and recalibration come from them, all metrics from
+the fold's own. A finished run is a row of benchmarks/recipes.csv and is not run again. All runs are
+in the tables of docs/experiments.md.
 """
 
 import argparse
-import contextlib
+import ast
 import csv
 import hashlib
-import io
-import math
+import itertools
 import statistics
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-import inputs
-import scoring
-
-import train_model
-from cancernet import cli, config, recipes
-from cancernet.data import dataset
-from cancernet.data.dataset import Row
+from cancernet import cli, config, files, recipe
+from cancernet.data.dataset import Dataset, Row, Split
 from cancernet.data.splitting import read_published
-from cancernet.recipes import Augmentation, Recipe
+from cancernet.recipe import Recipe
 
 ROWS = Path(__file__).with_suffix(".csv")
+PAGE = Path(__file__).parents[1] / "docs" / "experiments.md"
+MARKS = "<!-- {}: by python benchmarks/recipes.py -->", "<!-- end of {} -->"
 
 
 class Stage(NamedTuple):
@@ -45,182 +42,119 @@ class Stage(NamedTuple):
     epochs: int
 
 
-STAGES = {"screen": Stage(3, (1,), 8), "final": Stage(5, (1, 2), 20)}
+STAGES = {"final": Stage(5, (1, 2), 20), "screen": Stage(3, (1,), 8)}
 VALIDATION = 8  # One in so many of the patients that a fold leaves.
 
-# What is scored in the other ways, too, which takes a minute or two.
-SCORED_ALL_WAYS = "tuned"
-
-# The published recipe on patches that are each normalised by itself: no recipe of cancernet's.
-NORMALISED = "input normalised"
-
 KEY = ("stage", "candidate", "recipe", "fold", "seed", "scoring")
-FIGURES = (
-    *("roc_auc", "balanced_accuracy", "balanced_accuracy_at_0.5", "ece", "ece_recalibrated"),
-    *("patients", "patches", "best_epoch"),
-)
+METRICS = ("roc_auc", "balanced_accuracy", "balanced_accuracy_at_0.5", "ece", "ece_recalibrated")
+ABOUT = ("patients", "patches", "best_epoch")
+COLUMNS = (*KEY, *METRICS, *ABOUT)
+
+# A recipe's rows, by fold and seed.
+Runs = dict[tuple[str, str], dict[str, str]]
+
+# A row's scoring: of each patch as it is, or by the mean over its eight symmetries.
+PLAIN, AVERAGED = "plain", "symmetries averaged"
 
 
-def candidates(epochs: int) -> dict[str, Recipe]:
-    """Lists what is tried, by name: the published recipe with one change, or with several."""
-    published = replace(recipes.published(vars(config)), epochs=epochs)
-    warp = published.augmentation
-    settings: dict[str, Any] = {"learning_rate": 1e-3, "warm_up": 0.05, "weight_decay": 0.01}
-    adamw = replace(published, optimizer="adamw", **settings)
-    every = replace(warp, transpose=True, stain=0.1)
-    all_changed = replace(adamw, balance="none", augmentation=every)
-    tuned = replace(recipes.TUNED, epochs=epochs)
-    full = replace(tuned, dropout=1.0)
-    full_unsettled = replace(full, settling=0)
-    return {
-        "published": published,
-        "eight symmetries": replace(published, augmentation=replace(warp, transpose=True)),
-        "stain 0.1": replace(published, augmentation=replace(warp, stain=0.1)),
-        "stain 0.25": replace(published, augmentation=replace(warp, stain=0.25)),
-        "adamw": adamw,
-        "sgd": replace(adamw, optimizer="sgd", learning_rate=0.05, weight_decay=5e-4),
-        "adamw, weights averaged": replace(adamw, weight_average=0.995),
-        "label smoothing": replace(published, label_smoothing=0.1),
-        "no class weights": replace(published, balance="none"),
-        "classes alike": replace(published, balance="classes"),
-        "patients alike": replace(published, balance="patients"),
-        "half the dropout": replace(published, dropout=0.5),
-        "momentum 0.9": replace(published, momentum=0.9),
-        "twice the epochs": replace(published, epochs=2 * epochs),
-        NORMALISED: replace(published, name=NORMALISED),
-        "adamw, unweighted, symmetries, stain 0.1": all_changed,
-        "the same, stain 0.25": replace(all_changed, augmentation=replace(every, stain=0.25)),
-        "the same, weights averaged": replace(all_changed, weight_average=0.995),
-        "unweighted, symmetries, stain 0.1": replace(published, balance="none", augmentation=every),
-        "statistics settled": replace(published, settling=tuned.settling),
-        "tuned": tuned,
-        "tuned, not settled": replace(tuned, settling=0),
-        "tuned, no dropout": replace(tuned, dropout=0.0),
-        "tuned, stain 0.1": replace(tuned, augmentation=every),
-        "tuned, adamw": replace(tuned, optimizer="adamw", **settings),
-        "tuned, averaged": replace(tuned, weight_average=0.998),
-        "tuned, no dropout, averaged": replace(tuned, dropout=0.0, weight_average=0.998),
-        "tuned, full dropout": full,
-        "tuned, full dropout, averaged": replace(full, weight_average=0.998),
-        "tuned, full dropout, not settled": full_unsettled,
-        "tuned, full dropout, not settled, momentum 0.9": replace(full_unsettled, momentum=0.9),
-        "tuned, full dropout, not settled, averaged": replace(full_unsettled, weight_average=0.998),
-    }
+def has_ended(name: str) -> bool:
+    """Tells whether a candidate is an ended experiment: a change in words is no field any more."""
+    return any("=" not in change for change in name.split(", ")[1:])
 
 
-def fingerprint(recipe: Recipe) -> str:
-    """Tells recipes apart, so that no row counts for another one than it was made with.
+def candidate(name: str, *, epochs: int) -> Recipe:
+    """Makes the recipe of a name such as "tuned, dropout=0.25, transpose=False".
 
-    Defaults are left out: where recipes get one more value, those without it stay what they were.
+    Raises:
+        InputError: There is no such recipe or field, or the value is none.
     """
-
-    def chosen(part: Recipe | Augmentation) -> dict[str, Any]:
-        return {
-            field.name: chosen(value) if isinstance(value, Augmentation) else value
-            for field in fields(part)
-            if (value := getattr(part, field.name)) != field.default
-        }
-
-    return hashlib.sha256(repr(chosen(recipe)).encode()).hexdigest()[:8]
-
-
-def development_rows(folder: Path) -> list[Row]:
-    """Lists the patches of a data set, less those of the published testing patients."""
-    splits, build = dataset.open_dataset(folder)
-    if build["sample"]:
+    base, *changes = name.split(", ")
+    known = {"published": recipe.published(vars(config)), "tuned": recipe.TUNED}
+    try:
+        found = replace(known[base], epochs=epochs)
+        for change in changes:
+            field, text = change.split("=")
+            value = {field: ast.literal_eval(text)}
+            if hasattr(found.augmentation, field):
+                value = {"augmentation": replace(found.augmentation, **value)}
+            found = replace(found, **value)
+    except (KeyError, ValueError, SyntaxError, TypeError) as error:
         raise cli.InputError(
-            f"{folder} is the synthetic sample, which decides no recipe. Name a data set of "
-            "real patches."
-        )
-    published = read_published()
+            f"{name!r} is no candidate ({error!r}): expected published or tuned, and changes of "
+            "the fields of Recipe and Augmentation such as dropout=0.5."
+        ) from error
+    return found
+
+
+def fingerprint(of: Recipe) -> str:
+    """Tells recipes apart, so that no row counts for another one than it was made with."""
+    return hashlib.sha256(repr(of).encode()).hexdigest()[:8]
+
+
+def development_rows(data: Dataset) -> list[Row]:
+    """Lists the patches of a data set, less those of the published testing patients.
+
+    Raises:
+        InputError: It is the synthetic sample.
+    """
+    if data.sample:
+        raise cli.InputError(f"{data.folder} is the synthetic sample, which decides no recipe.")
+    tested = {name for name, facts in read_published().items() if facts.split == "testing"}
     return [
-        row
-        for rows in splits.values()
-        for row in rows
-        if row.patient not in published or published[row.patient].split != "testing"
+        row for split in data.splits.values() for row in split.rows if row.patient not in tested
     ]
 
 
-def make_folds(rows: list[Row], *, folds: int, seed: int) -> Iterator[dict[str, list[Row]]]:
+def make_folds(
+    rows: list[Row], folder: Path, *, folds: int, seed: int
+) -> Iterator[dict[str, Split]]:
     """Yields each fold's splits: no patient is in two of them, nor in two folds' testing."""
     from sklearn.model_selection import StratifiedGroupKFold
 
-    def cut(rows: list[Row], parts: int) -> Iterator[tuple[list[Row], list[Row]]]:
+    def cut(rows: list[Row], parts: int) -> Iterator[list[list[Row]]]:
         splitter = StratifiedGroupKFold(parts, shuffle=True, random_state=seed)
         labels, patients = [row.label for row in rows], [row.patient for row in rows]
-        for kept, apart in splitter.split(rows, labels, patients):
-            yield [rows[index] for index in kept], [rows[index] for index in apart]
+        for two in splitter.split(rows, labels, patients):
+            yield [[rows[index] for index in part] for part in two]
 
     for left, testing in cut(rows, folds):
         training, validation = next(cut(left, VALIDATION))
-        yield {"training": training, "validation": validation, "testing": testing}
+        parts = {"training": training, "validation": validation, "testing": testing}
+        yield {name: Split(name, folder, part) for name, part in parts.items()}
 
 
-def train(
-    recipe: Recipe, splits: dict[str, list[Row]], *, folder: Path, output: Path
-) -> train_model.Trained:
-    """Trains as train_model.py does, with `output` for what it leaves."""
-    arguments = argparse.Namespace(
-        dataset=folder, recipe=recipe, batch_size=recipe.batch_size, resume=False
-    )
-    data = train_model.Data(splits, build={"sample": False}, exclusions=[])
-    return train_model.train(arguments, data, run=output, inputs={})
-
-
-def run(
-    recipe: Recipe, splits: dict[str, list[Row]], *, folder: Path, seed: int, all_ways: bool
+def run_candidate(
+    chosen: Recipe, splits: Mapping[str, Split], *, seed: int, averaged: bool
 ) -> Iterator[dict[str, Any]]:
-    """Trains, and yields the figures of each way of scoring."""
-    config.SEED = seed
-    config.DECODE_CACHE_MB = 1000
-    with (
-        tempfile.TemporaryDirectory() as output,
-        tempfile.TemporaryDirectory() as normalised,
-        contextlib.redirect_stdout(io.StringIO()),
-    ):
-        if recipe.name == NORMALISED:
-            for rows in splits.values():
-                inputs.normalise(rows, folder, Path(normalised))
-            folder = Path(normalised)
-        trained = train(recipe, splits, folder=folder, output=Path(output))
-        plain = train_model.score_best_epoch(Path(output), trained)
-    best = max(trained.history, key=lambda row: row["val_roc_auc"])
-    common = {
-        "patients": len({row.patient for row in splits["testing"]}),
-        "patches": len(splits["testing"]),
-        "best_epoch": best["epoch"],
-    }
-    yield common | {"scoring": "plain"} | figures(splits, plain)
-    if all_ways:
-        for name, score in scoring.WAYS.items():
-            probabilities = score(trained.twin, trained.scoring, splits)
-            yield common | {"scoring": name} | figures(splits, probabilities)
+    """Trains, and yields the row of each way of scoring, but for its key."""
+    import training  # Loads TensorFlow.
+
+    run, model = training.train(chosen, splits, seed=seed)
+    testing = splits["testing"]
+    best = max(run.rows, key=lambda row: row["val_roc_auc"])
+    about = dict(zip(ABOUT, (len(set(testing.patients)), len(testing), best["epoch"]), strict=True))
+    for scoring in (PLAIN, AVERAGED) if averaged else (PLAIN,):
+        metrics = training.measure(model, splits, averaged=scoring == AVERAGED)
+        yield metrics | about | {"scoring": scoring}
 
 
-def figures(
-    splits: Mapping[str, Sequence[Row]], probabilities: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Makes the figures of the fold's own patients; threshold and line are of validation."""
-    import numpy as np
-
-    from cancernet.evaluation import calibration, evaluation, scorecard
-
-    labels = {split: np.array([row.label for row in splits[split]]) for split in probabilities}
-    fitted, _ = scorecard.fit(
-        labels["validation"], probabilities["validation"], measure="balanced_accuracy"
-    )
-    truth, found = labels["testing"], probabilities["testing"]
-    chosen = evaluation.confusion(truth, found, threshold=fitted.threshold)
-    recalibrated = calibration.recalibrate(found, fitted.recalibration)
-    return {
-        "roc_auc": evaluation.roc_auc(truth, found),
-        "balanced_accuracy": chosen.balanced_accuracy,
-        "balanced_accuracy_at_0.5": evaluation.confusion(
-            truth, found, threshold=0.5
-        ).balanced_accuracy,
-        "ece": calibration.expected_calibration_error(truth, found),
-        "ece_recalibrated": calibration.expected_calibration_error(truth, recalibrated),
-    }
+def run_stage(name: str, chosen: Sequence[str], data: Dataset) -> None:
+    """Runs what has no row yet: fold by fold, so that what is there can always be compared."""
+    stage = STAGES[name]
+    rows = development_rows(data)
+    for seed in stage.seeds:
+        folds = make_folds(rows, data.folder, folds=stage.folds, seed=seed)
+        for (fold, splits), tried in itertools.product(enumerate(folds), chosen):
+            of_it = candidate(tried, epochs=stage.epochs)
+            values = (name, tried, fingerprint(of_it), str(fold), str(seed))
+            key = dict(zip(KEY, values, strict=False))
+            if any(key.items() <= row.items() for row in read_rows()):
+                continue
+            found = run_candidate(of_it, splits, seed=seed, averaged=tried == "tuned")
+            done = [key | row for row in found]
+            add_rows(done)
+            about = f"{name}, seed {seed}, fold {fold + 1} of {stage.folds}, {tried}"
+            print(f"{about}: ROC AUC {done[0]['roc_auc']:.4f}", file=sys.stderr)
 
 
 def read_rows() -> list[dict[str, str]]:
@@ -231,116 +165,76 @@ def read_rows() -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def write_rows(rows: Sequence[Mapping[str, Any]]) -> None:
+def add_rows(rows: Sequence[Mapping[str, Any]]) -> None:
     """Adds the rows of a finished run."""
-    new = not ROWS.is_file()
-    with ROWS.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [*KEY, *FIGURES], lineterminator="\n")
-        if new:
-            writer.writeheader()
-        writer.writerows(rows)
-
-
-def run_stage(name: str, chosen: Sequence[str], rows: list[Row], folder: Path) -> None:
-    """Runs what has no row yet: fold by fold, so that what is there can always be compared."""
-    stage = STAGES[name]
-    known = candidates(stage.epochs)
-    for seed in stage.seeds:
-        for fold, splits in enumerate(make_folds(rows, folds=stage.folds, seed=seed)):
-            for candidate in chosen:
-                key = {
-                    "stage": name,
-                    "candidate": candidate,
-                    "recipe": fingerprint(known[candidate]),
-                    "fold": str(fold),
-                    "seed": str(seed),
-                }
-                if any(key.items() <= row.items() for row in read_rows()):
-                    continue
-                found = run(
-                    known[candidate],
-                    splits,
-                    folder=folder,
-                    seed=seed,
-                    all_ways=candidate == SCORED_ALL_WAYS,
-                )
-                done = [key | row for row in found]
-                write_rows(done)
-                print(
-                    f"{name}, seed {seed}, fold {fold + 1} of {stage.folds}, {candidate}: "
-                    f"ROC AUC {done[0]['roc_auc']:.4f}",
-                    file=sys.stderr,
-                )
+    everything = [*read_rows(), *rows]
+    files.write_csv(ROWS, COLUMNS, [[row.get(name) for name in COLUMNS] for row in everything])
 
 
 def table(name: str) -> Iterator[str]:
-    """Writes a stage's table: means over folds and seeds, and differences run by run."""
-    known = candidates(STAGES[name].epochs)
-    results: dict[str, dict[tuple[str, str], dict[str, str]]] = {}
-    for row in read_rows():
-        candidate = row["candidate"]
-        if row["stage"] == name and row["recipe"] == fingerprint(known[candidate]):
-            label = candidate if row["scoring"] == "plain" else f"{candidate}, {row['scoring']}"
-            results.setdefault(label, {})[row["fold"], row["seed"]] = row
-    if "published" not in results:
-        return
+    """Yields a stage's table: means over folds and seeds, and differences run by run."""
     stage = STAGES[name]
+    results: dict[str, Runs] = {}
+    for row in read_rows():
+        tried = row["candidate"]
+        if row["stage"] == name and (
+            has_ended(tried) or row["recipe"] == fingerprint(candidate(tried, epochs=stage.epochs))
+        ):
+            label = tried if row["scoring"] == PLAIN else f"{tried}; {row['scoring']}"
+            results.setdefault(label, {})[row["fold"], row["seed"]] = row
     yield (
         f"{stage.folds} folds, seed {' and '.join(map(str, stage.seeds))}, {stage.epochs} epochs; "
-        "mean over the runs, ± their deviation, and (difference from the published recipe in the "
+        "mean over the runs, ± their\ndeviation, and (difference from the published recipe in the "
         "same runs ± its standard error):\n"
     )
     yield "| recipe | runs | ROC AUC | balanced accuracy | at 0.5 | ECE | recalibrated |"
     yield "|---|---:|---|---|---|---|---|"
     for label, runs in results.items():
-        cells = [cell(column, runs, results["published"]) for column in FIGURES[:5]]
+        cells = [cell(column, runs, results.get("published", {})) for column in METRICS]
         yield f"| {label} | {len(runs)} | {' | '.join(cells)} |"
 
 
-def cell(
-    column: str,
-    runs: Mapping[tuple[str, str], Mapping[str, str]],
-    published: Mapping[tuple[str, str], Mapping[str, str]],
-) -> str:
-    """Writes mean, deviation and paired difference of a figure."""
-    values = [float(row[column]) for row in runs.values()]
-    text = f"{statistics.mean(values):.3f}"
+def cell(column: str, runs: Runs, published: Runs) -> str:
+    """Writes mean, deviation and paired difference of a metric."""
+    values = {key: float(row[column]) for key, row in runs.items()}
+    gains = [values[key] - float(published[key][column]) for key in values if key in published]
+    text = f"{statistics.mean(values.values()):.3f}"
     if len(values) > 1:
-        text += f" ± {statistics.stdev(values):.3f}"
-    gains = [
-        float(row[column]) - float(published[key][column])
-        for key, row in runs.items()
-        if key in published
-    ]
+        text += f" ± {statistics.stdev(values.values()):.3f}"
     if any(gains):
-        text += f" ({statistics.mean(gains):+.3f}"
-        if len(gains) > 1:
-            text += f" ± {statistics.stdev(gains) / math.sqrt(len(gains)):.3f}"
-        text += ")"
+        error = f" ± {statistics.stdev(gains) / len(gains) ** 0.5:.3f}" if len(gains) > 1 else ""
+        text += f" ({statistics.mean(gains):+.3f}{error})"
     return text
 
 
+def write_page() -> None:
+    """Puts the tables between their marks in docs/experiments.md."""
+    text = PAGE.read_text(encoding="utf-8")
+    for name in STAGES:
+        first, last = (mark.format(name) for mark in MARKS)
+        lines = "\n".join(table(name))
+        before, _, rest = text.partition(first)
+        text = f"{before}{first}\n\n{lines}\n\n{last}{rest.partition(last)[2]}"
+    with files.replacing(PAGE) as beside:
+        beside.write_text(text, encoding="utf-8")
+
+
 def main() -> None:
-    """Runs what is asked for and prints the tables."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", type=Path, metavar="DIR", help="a data set; none: the tables")
-    parser.add_argument("--final", nargs="+", metavar="NAME", help="run these at length")
-    parser.add_argument("--screen", nargs="+", metavar="NAME", help="screen these alone")
+    """Runs the candidates that are named, and writes the tables."""
+    parser = argparse.ArgumentParser(description="Compare recipes by cross-validation.")
+    add = parser.add_argument
+    add("candidates", nargs="*", metavar="NAME", help="a recipe, as in 'tuned, dropout=0.25'")
+    add("--stage", choices=STAGES, default="final", help="how thoroughly (default: final)")
+    add("--data", type=Path, default=config.BASE_PATH, metavar="DIR", help="of real patches")
     arguments = parser.parse_args()
-    name = "final" if arguments.final else "screen"
-    known = list(candidates(1))
-    chosen = arguments.final or arguments.screen or known
-    if unknown := set(chosen) - set(known):
-        parser.error(f"no such recipe: {', '.join(sorted(unknown))}; known: {', '.join(known)}")
-    if arguments.data:
+    for name in arguments.candidates:
+        candidate(name, epochs=1)  # Refuses a wrong name before hours of training.
+    if arguments.candidates:
+        data = Dataset.open(arguments.data)
         cli.prepare_tensorflow()
-        run_stage(name, chosen, development_rows(arguments.data), arguments.data)
-    for stage in STAGES:
-        for line in table(stage):
-            print(line)
-        print()
+        run_stage(arguments.stage, arguments.candidates, data)
+    write_page()
+    print(f"Tables: {PAGE}")
 
 
 if __name__ == "__main__":

@@ -1,24 +1,46 @@
-"""Lays the testing figures of two runs side by side, as a Markdown table.
+"""Lays testing metrics of two runs side by side, as a Markdown table.
 
     python benchmarks/split_comparison.py output_patient output_image
 
 The runs are output directories of train_model.py, on data sets built with `--split patient` and
-`--split image`, say. The last column is the second run's figure less the first one's.
+`--split image`, say. The last column is the second run's metric less the first one's.
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator, Mapping
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from cancernet import cli, files
 
-from cancernet import cli
+# What is compared, and where it stands in metrics.json.
+TESTING: dict[str, tuple[str, ...]] = {"prevalence": ("prevalence",)}
+for at in ("at_0.5", "at_validation_threshold"):
+    for name in ("accuracy", "sensitivity", "specificity", "balanced_accuracy", "mcc"):
+        TESTING[f"{at}: {name}".replace("_", " ")] = (at, name)
+TESTING |= {
+    "ROC AUC": ("roc_auc",),
+    "average precision": ("average_precision",),
+    "Brier score": ("brier",),
+    "expected calibration error, raw": ("calibration", "raw", "ece"),
+    "expected calibration error, recalibrated": ("calibration", "recalibrated", "ece"),
+}
+BASELINES = {"colours alone": "colour", "knowing the patient alone": "patient_identity"}
 
-# What is no figure to compare.
-OTHER = ("patients", "patches", "confusion_matrix", "threshold", "per_patient", "ci95", "split")
+
+def find(metrics: Mapping[str, Any] | None, *keys: str) -> Any:
+    """Looks a metric up by its keys, one in the other; None where there is none."""
+    return reduce(lambda found, key: found and found.get(key), keys, metrics)
+
+
+def cell(metrics: Mapping[str, Any] | None, *keys: str) -> str:
+    """Writes a metric with its interval."""
+    value, ends = find(metrics, *keys), find(metrics, "ci95", *keys)
+    interval = f" ({ends[0]:.3f} to {ends[1]:.3f})" if ends else ""
+    return "-" if value is None else f"{value:.3f}{interval}"
 
 
 def read_run(output: Path) -> dict[str, Any]:
@@ -30,73 +52,42 @@ def read_run(output: Path) -> dict[str, Any]:
     path = output / "metrics.json"
     if not path.is_file():
         raise cli.InputError(f"Found no {path}. Name the --output of a finished run.")
-    metrics = json.loads(path.read_text(encoding="utf-8"))
+    metrics: dict[str, Any] = files.read_json(path)
     if not metrics["testing"]:
         raise cli.InputError(f"{path} has no testing split. Compare runs that have one.")
     return metrics
 
 
-def flat(
-    figures: Mapping[str, Any], intervals: Mapping[str, Any] | None, name: str = ""
-) -> Iterator[tuple[str, float | None, list[float] | None]]:
-    """Yields the name, value and interval of each figure, however deep it stands."""
-    for key, value in figures.items():
-        if key in OTHER:
-            continue
-        own = (intervals or {}).get(key)
-        label = key.replace("_", " ")
-        if isinstance(value, dict):
-            yield from flat(value, own, f"{name}{label}: ")
-        else:
-            yield f"{name}{label}", value, own
+def table(*runs: dict[str, Any]) -> Iterator[str]:
+    """Yields the lines of the table of two runs."""
 
+    def row(name: str, metrics: list[Any], *keys: str) -> str:
+        values = [find(each, *keys) for each in metrics]
+        difference = "" if None in values else f"{values[1] - values[0]:+.3f}"
+        cells = (cell(each, *keys) for each in metrics)
+        return f"| {name} | {' | '.join(cells)} | {difference} |"
 
-def all_figures(metrics: Mapping[str, Any]) -> dict[str, tuple[float | None, list[float] | None]]:
-    """Lists the figures of testing, and the ROC AUC of each baseline."""
-    testing = metrics["testing"]
-    found = {name: (value, ends) for name, value, ends in flat(testing, testing["ci95"])}
-    for name, figures in metrics["baselines"].items():
-        label = f"without a network, {name.replace('_', ' ')}: roc auc"
-        ends = (figures or {}).get("ci95") or {}
-        found[label] = (figures["roc_auc"], ends.get("roc_auc")) if figures else (None, None)
-    return found
-
-
-def cell(value: float | None, ends: list[float] | None) -> str:
-    """Writes a figure with its interval."""
-    if value is None:
-        return "not defined"
-    return f"{value:.3f}" + (f" ({ends[0]:.3f} to {ends[1]:.3f})" if ends else "")
-
-
-def table(runs: list[dict[str, Any]]) -> Iterator[str]:
-    """Writes the lines of the table."""
-    methods = [run["split"]["method"] for run in runs]
-    columns = [all_figures(run) for run in runs]
-    yield f"| testing, 95 % interval | `{methods[0]}` split | `{methods[1]}` split | difference |"
+    first, second = (run["split"]["method"] for run in runs)
+    yield f"| testing, 95 % interval | `{first}` split | `{second}` split | difference |"
     yield "|---|---|---|---|"
+    testing = [run["testing"] for run in runs]
     for name in ("patients", "patches"):
-        counts = " | ".join(f"{run['testing'][name]:,}" for run in runs)
-        yield f"| {name} | {counts} | |"
-    for name in columns[0]:
-        cells = [column.get(name, (None, None)) for column in columns]
-        first, second = (value for value, _ in cells)
-        difference = "" if first is None or second is None else f"{second - first:+.3f}"
-        yield f"| {name} | {' | '.join(cell(*each) for each in cells)} | {difference} |"
+        yield f"| {name} | {' | '.join(f'{each[name]:,}' for each in testing)} | |"
+    for name, keys in TESTING.items():
+        yield row(name, testing, *keys)
+    for name, key in BASELINES.items():
+        baselines = [find(run, "baselines", key) for run in runs]
+        yield row(f"without a network, {name}: ROC AUC", baselines, "roc_auc")
 
 
 def main() -> None:
     """Prints the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("first", type=Path, help="output directory of a run")
-    parser.add_argument("second", type=Path, help="output directory of the run to compare with it")
-    arguments = parser.parse_args()
-    runs = [read_run(arguments.first), read_run(arguments.second)]
+    parser = argparse.ArgumentParser(description="Lay testing metrics of two runs side by side.")
+    parser.add_argument("runs", nargs=2, type=Path, metavar="OUTPUT", help="a run's directory")
+    runs = [read_run(output) for output in parser.parse_args().runs]
     if any(run["sample"] for run in runs):
         print(f"{cli.SAMPLE_NOTICE}\n")
-    print(*table(runs), sep="\n")
+    print(*table(*runs), sep="\n")
 
 
 if __name__ == "__main__":

@@ -3,16 +3,12 @@
 Standard library only (tqdm is imported when a bar is made), so that `--help` answers at once.
 """
 
-import argparse
-import math
 import os
-import signal
 import sys
-import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import contextmanager, nullcontext
+from multiprocessing.pool import ThreadPool
 from typing import TypeVar
 
 DONE, PARTLY_DONE, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -63,93 +59,43 @@ def run(main: Callable[[], None]) -> None:
     sys.exit(DONE)
 
 
-@contextmanager
-def first_ctrl_c() -> Iterator[threading.Event]:
-    """Has the first Ctrl-C set an event instead of raising; a second one stops at once.
+def prepare_tensorflow() -> None:
+    """Sets what TensorFlow and Keras read when they are imported, and imports TensorFlow.
 
-    Only in the main thread, which alone is told of signals: elsewhere nothing changes.
-    """
-    pressed = threading.Event()
-
-    def note(_signal: int, _frame: object) -> None:
-        pressed.set()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield pressed
-        return
-    before = signal.signal(signal.SIGINT, note)
-    try:
-        yield pressed
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def prepare_tensorflow(*, quiet: bool = False) -> None:
-    """Sets what TensorFlow and Keras read from the environment when they are imported.
-
-    Args:
-        quiet: Leave even errors to the exceptions that they become.
+    What it writes to stderr by then, on processors and on CUDA that is not there, is thrown away,
+    unless the user has set TF_CPP_MIN_LOG_LEVEL; what goes wrong becomes an exception anyway.
     """
     os.environ["KERAS_BACKEND"] = "tensorflow"  # The pipeline feeds tf.data to `fit`.
-    # Errors alone, not what CPU it is.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3" if quiet else "2")
     # TensorFlow takes the oneDNN kernels by itself only on CPUs with units for neural networks. On
     # those without (AVX2 alone) training is two to three times as fast with them, too.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+    quiet = "TF_CPP_MIN_LOG_LEVEL" not in os.environ
+    with _silent_stderr() if quiet else nullcontext():
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        import keras
+        import tensorflow as tf
+
+        tf.config.list_physical_devices("GPU")
+    if quiet:
+        tf.get_logger().setLevel("ERROR")
+    # Whatever the user's keras.json says.
+    keras.config.set_floatx("float32")
+    keras.config.set_epsilon(1e-7)
 
 
-def configured_path(name: str, value: object) -> Path:
-    """Gives a path of the configuration.
-
-    Raises:
-        InputError: It is no text, or empty.
-    """
-    if not isinstance(value, str) or not value or "\0" in value:
-        raise InputError(
-            f"{name} is {value!r}: expected a path, as text. Change it in cancernet/config.py."
-        )
-    return Path(value)
-
-
-def positive_integer(text: str) -> int:
-    """Parses a whole number from 1 to 10**9 - 1, for argparse.
-
-    Raises:
-        argparse.ArgumentTypeError: `text` is anything else.
-    """
-    return _whole_number(text, 1, 10**9 - 1)
-
-
-def seed(text: str) -> int:
-    """Parses a seed that every random generator here takes: 0 to 2**32 - 1, for argparse.
-
-    Raises:
-        argparse.ArgumentTypeError: `text` is anything else.
-    """
-    return _whole_number(text, 0, 2**32 - 1)
-
-
-def positive_number(text: str) -> float:
-    """Parses a number above 0, for argparse.
-
-    Raises:
-        argparse.ArgumentTypeError: `text` is anything else.
-    """
+@contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Throws away what is written to the file descriptor of stderr, be it by C++ code."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
     try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not 0 < number < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
-    return number
-
-
-def _whole_number(text: str, least: int, most: int) -> int:
-    digits = text.isascii() and text.isdigit() and len(text) <= len(str(most))
-    if not (digits and least <= int(text) <= most):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least} to {most}")
-    return int(text)
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def map_files(
@@ -168,14 +114,41 @@ def map_files(
     """
     from tqdm import tqdm
 
-    def work(start: int) -> list[Result]:
-        return [function(item) for item in items[start : start + FILES_PER_TASK]]
-
-    threads = ThreadPoolExecutor(max_workers=os.cpu_count())
+    threads = ThreadPool()
     try:
+        results = threads.imap(function, items, chunksize=FILES_PER_TASK)
         with tqdm(total=len(items), desc=what, unit=" files", disable=None, leave=False) as bar:
-            for results in threads.map(work, range(0, len(items), FILES_PER_TASK)):
-                bar.update(len(results))
-                yield from results
+            for result in results:
+                bar.update()
+                yield result
     finally:
-        threads.shutdown(cancel_futures=True)  # After Ctrl-C nothing that waits is begun.
+        threads.terminate()  # After Ctrl-C nothing that waits is begun,
+        threads.join()  # and what was begun is done when the caller clears up.
+
+
+def every_minute() -> Callable[[str], None]:
+    """Makes what says on stderr how far a long work is, about once a minute.
+
+    Only where stderr is no terminal: there a progress bar says it.
+    """
+    last = time.monotonic()
+
+    def say(text: str) -> None:
+        nonlocal last
+        if not sys.stderr.isatty() and time.monotonic() - last >= 60:
+            last = time.monotonic()
+            print(text, file=sys.stderr, flush=True)
+
+    return say
+
+
+def stopwatch() -> Callable[[], float]:
+    """Starts a stopwatch: a function that tells the seconds since it was called last."""
+    last = time.perf_counter()
+
+    def lap() -> float:
+        nonlocal last
+        began, last = last, time.perf_counter()
+        return last - began
+
+    return lap

@@ -18,7 +18,7 @@ TEST_PATH = f"{BASE_PATH}/testing"
 # Where `build_dataset.py --sample` draws the synthetic sample.
 SAMPLE_PATH = "datasets/sample"
 
-# Where train_model.py leaves the model, its figures and its plot.
+# Where train_model.py leaves the model, its report and its plot.
 OUTPUT_PATH = "output"
 
 # --- Building the data set -----------------------------------------------------------------------
@@ -58,7 +58,7 @@ CLASSES = 2
 # --- Training ------------------------------------------------------------------------------------
 
 # How the network is trained: "published", which the constants of the two sections below make up, or
-# "tuned", which has values of its own, in cancernet/recipes.py.
+# "tuned", which has values of its own, in cancernet/recipe.py.
 RECIPE = "published"
 
 # --- The published recipe ------------------------------------------------------------------------
@@ -69,7 +69,7 @@ EPOCHS = 40
 # Adagrad's first learning rate; at step t it is LEARNING_RATE / (1 + t * LEARNING_RATE / EPOCHS).
 LEARNING_RATE = 1e-2
 
-# Patches a step.
+# Patches per step.
 BATCH_SIZE = 32
 
 # --- What it runs on -----------------------------------------------------------------------------

@@ -1,27 +1,29 @@
-"""Where a run's files go: a stop at any moment leaves whole files and loses no older run."""
+"""Whole files and whole folders or none, and locks on who works with a folder."""
 
+import atexit
 import csv
+import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+import sqlite3
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TextIO
+from typing import Any, Literal, TextIO
+
+from filelock import ReadWriteLock, Timeout
 
 from cancernet.cli import InputError
 
-# A run's first file, an epoch old, and its last one; checkpoints are there while epochs are left.
-HISTORY_FILE, LAST_FILE, CHECKPOINTS = "history.csv", "metrics.json", "checkpoint"
-MODEL_FILE, CARD_FILE = "cancernet.keras", "cancernet.json"
-PLOT_FILE, PAGE_FILE = "plot.png", "report.html"
+# --- Files ---------------------------------------------------------------------------------------
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yields a path beside `path` to write to, and puts what was written there in its place.
 
-    What was written is on the disk before it is put there, so that a loss of power leaves the old
-    file or the new one.
+    It is on the disk before that: a loss of power leaves the old file or the new one.
     """
     beside = path.with_name(f".new-{path.name}")
     try:
@@ -42,78 +44,212 @@ def write_rows(file: TextIO, rows: Iterable[Iterable[object]]) -> None:
         (quoted if any("\r" in str(field) for field in row) else plain).writerow(row)
 
 
-def begin_run(output: Path, *, plot_copy: Path | None = None, resume: bool = False) -> Path:
-    """Makes the directory that a run writes to, which can be written to.
+def write_csv(path: Path, header: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
+    """Writes a CSV file, whole or not at all, as `write_rows` writes rows."""
+    with (
+        replacing(path) as beside,
+        # A file name on Linux need not be valid text.
+        beside.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
+    ):
+        write_rows(file, [header])
+        write_rows(file, rows)
 
-    Args:
-        output: The output directory. Where it holds a finished run, a new one is written beside
-            it, so that the old one stays whole until `finish_run`.
-        plot_copy: Where a copy of the plot will go, if anywhere.
-        resume: Go on with the run that is there, be it unfinished or finished, or begin one.
 
-    Returns:
-        The directory to write to.
+def write_json(path: Path, content: object) -> None:
+    """Writes a JSON file, whole or not at all.
 
     Raises:
-        InputError: An unfinished run is there, or a place is none for such files.
-        OSError: A place cannot be made or written to.
+        ValueError: The content holds NaN or infinite numbers, which JSON does not have.
     """
-    output = output.resolve()
-    if not output.name:
-        raise InputError(f"--output is {output}, a whole disk. Name a directory below it.")
-    beside = output.with_name(f"{output.name}.unfinished")
-    if (beside / LAST_FILE).exists():  # Finished, but stopped while it was put in place.
-        finish_run(beside, output)
-    unfinished = [place for place in (beside, output) if _is_unfinished(place)]
-    if unfinished and not resume:
-        raise InputError(
-            f"{unfinished[0]} holds an unfinished run. Go on with it by --resume, name another "
-            "--output, or delete it."
-        )
-    if resume:
-        run = unfinished[0] if unfinished else output
-    else:
-        run = beside if (output / LAST_FILE).exists() else output
-    run.mkdir(parents=True, exist_ok=True)
-    try_writing(run)
-    if plot_copy:
-        if plot_copy.is_dir():
-            raise InputError(f"--plot is {plot_copy}, a directory. Name a PNG file in it.")
-        plot_copy.parent.mkdir(parents=True, exist_ok=True)
-        try_writing(plot_copy.parent)
-    return run
+    text = json.dumps(content, indent=2, allow_nan=False) + "\n"
+    with replacing(path) as beside:
+        beside.write_text(text, encoding="utf-8")
 
 
-def _is_unfinished(run: Path) -> bool:
-    """Whether a run has finished an epoch but not all; one ended by Ctrl-C has reported as well."""
-    reported = (run / LAST_FILE).exists() and not (run / CHECKPOINTS).exists()
-    return (run / HISTORY_FILE).exists() and not reported
+def read_json(path: Path) -> Any:
+    """Reads a JSON file.
+
+    Raises:
+        FileNotFoundError: There is none.
+        ValueError: It is damaged: no UTF-8, no JSON, or nested too deeply.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ValueError(str(error)) from error
 
 
 def try_writing(folder: Path) -> None:
     """Finds out before the work whether its results can be written, by an empty file."""
     trial = folder / ".writable"
     trial.touch()
-    trial.unlink()
+    trial.unlink(missing_ok=True)  # Another process may try at the same time.
 
 
-def finish_run(
-    run: Path, output: Path, *, plot_copy: Path | None = None, resumable: bool = True
-) -> None:
-    """Puts a reported run's files in the place of the older run's, the last file last.
+def check_copy(path: Path, *, option: str) -> None:
+    """Finds out before the work whether a file can be copied to a path: else an error."""
+    if path.is_dir():
+        raise InputError(f"{option} is {path}, a directory. Name a PNG file in it.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try_writing(path.parent)
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copies a file, whole or not at all."""
+    with replacing(target) as beside:
+        shutil.copyfile(source, beside)
+
+
+# --- Folders -------------------------------------------------------------------------------------
+
+
+@contextmanager
+def replacing_folder(folder: Path) -> Iterator[Path]:
+    """Yields an empty folder beside `folder` to fill, and puts it in its place once it is whole.
+
+    Two renames do that, so that a stop at any moment leaves the old folder or the new one:
+    `finish_swap` finishes what a stop between the two left. Only one process may do this at a time.
+    """
+    folder = folder.resolve()
+    finish_swap(folder)
+    new, old = swap_places(folder)
+    for leftover in (new, old):  # Nothing half-made may lie there while an old folder does.
+        if leftover.exists():
+            shutil.rmtree(leftover)
+    new.mkdir(parents=True)
+    try:
+        yield new
+        if folder.exists():
+            folder.rename(old)
+        else:
+            new.rename(folder)
+    finally:
+        finish_swap(folder)  # The second rename, where the first is done, even after Ctrl-C.
+        if new.exists():
+            shutil.rmtree(new)
+
+
+def finish_swap(folder: Path) -> None:
+    """Finishes the replacement of a folder, if a stop left it half done."""
+    new, old = swap_places(folder)
+    folder = folder.resolve()
+    if old.exists() and not folder.exists():
+        try:
+            # The new one is whole: only then is the old one moved aside.
+            (new if new.exists() else old).rename(folder)
+        except OSError:
+            if not folder.exists():  # Else another process was quicker.
+                raise
+    # What cannot be removed here, on a disk to be read only, the next replacement removes.
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def swap_places(folder: Path) -> tuple[Path, Path]:
+    """Where a new folder is filled, and where the old one stands while the new one is put there."""
+    return _beside(folder, "new"), _beside(folder, "old")
+
+
+def _beside(folder: Path, what: str) -> Path:
+    folder = folder.resolve()  # Where it is a link, beside what it leads to.
+    if not folder.name:
+        raise InputError(f"{folder} is a whole disk: name a directory below it.")
+    return folder.with_name(f".{folder.name}.cancernet-{what}")
+
+
+# --- Locks ---------------------------------------------------------------------------------------
+#
+# A lock is one of the operating system on a hidden, empty file beside the folder, so that a killed
+# process holds nothing. The last to use the file takes it away; one that stays behind does no harm.
+
+TRIES = 20
+PATIENCE = 0.2  # Seconds: who goes holds the file for a moment, to take it away.
+
+
+def lock_for_writing(folder: Path, *, option: str = "--dataset") -> Callable[[], None]:
+    """Keeps every other process out of a folder until this one ends.
+
+    Where no lock can be made, though files can be written, it says so on stderr.
 
     Args:
-        run: What `begin_run` gave.
-        output: The output directory.
-        plot_copy: Where a copy of the plot goes, if anywhere.
-        resumable: Whether epochs are left to train; otherwise the checkpoints go.
+        folder: What is locked; it need not exist.
+        option: What names another folder on the command line, for the message.
+
+    Returns:
+        What releases it earlier.
+
+    Raises:
+        InputError: Another process works with it.
+        OSError: No file can be written beside it.
     """
-    if not resumable and (run / CHECKPOINTS).exists():
-        shutil.rmtree(run / CHECKPOINTS)
-    if run != output.resolve():
-        for path in sorted(run.iterdir(), key=lambda path: path.name == LAST_FILE):
-            path.replace(output / path.name)
-        run.rmdir()
-    if plot_copy:
-        with replacing(plot_copy) as beside:
-            shutil.copyfile(output / PLOT_FILE, beside)
+    parent = _beside(folder, "lock").parent
+    parent.mkdir(parents=True, exist_ok=True)
+    try_writing(folder if folder.is_dir() else parent)
+    return _lock(
+        folder,
+        "write",
+        refusal=f"{folder} is in use by another build_dataset.py or train_model.py. "
+        f"Wait until that has ended, or name another {option}.",
+        advice="let no other process write to it meanwhile",
+    )
+
+
+def lock_for_reading(folder: Path) -> Callable[[], None]:
+    """Keeps builds from a data set until this process ends; others may read it, too.
+
+    Where no lock can be made, as on a disk that is read-only, it says so on stderr.
+
+    Returns:
+        What releases it earlier.
+
+    Raises:
+        InputError: A build works with it.
+    """
+    if not _beside(folder, "lock").parent.is_dir():
+        return lambda: None  # There is nothing to read, as will be said elsewhere.
+    return _lock(
+        folder,
+        "read",
+        refusal=f"{folder} is being built by another build_dataset.py. "
+        "Wait until that has ended, or name another --dataset.",
+        advice="do not build it anew meanwhile",
+    )
+
+
+def _lock(
+    folder: Path, mode: Literal["read", "write"], *, refusal: str, advice: str
+) -> Callable[[], None]:
+    problem: Exception | None = None
+    for _ in range(TRIES):
+        try:
+            return _try_lock(_beside(folder, "lock"), mode)
+        except Timeout as error:  # Which is an OSError, too.
+            raise InputError(refusal) from error
+        except (OSError, sqlite3.Error) as error:  # Or another process took the file away just now.
+            problem = error
+    print(f"Note: {folder} cannot be locked ({problem}): {advice}.", file=sys.stderr)
+    return lambda: None
+
+
+def _try_lock(path: Path, mode: Literal["read", "write"]) -> Callable[[], None]:
+    if not path.exists():
+        path.touch(mode=0o666)  # Open to all users, since they may share the folder.
+    # Not a singleton: within one process, too, each lock is one of its own.
+    lock = ReadWriteLock(path, timeout=PATIENCE, is_singleton=False)
+
+    def release() -> None:
+        atexit.unregister(release)
+        # Nobody else holds a lock on the file that goes; who waits for one takes a new file.
+        with suppress(OSError, sqlite3.Error):  # On Windows an open file cannot be deleted.
+            if mode == "read":
+                lock.release()
+                lock.acquire_write(timeout=0)  # Not while others read.
+            path.unlink()
+        lock.close()
+
+    try:
+        (lock.acquire_read if mode == "read" else lock.acquire_write)()
+    except BaseException:
+        lock.close()
+        raise
+    atexit.register(release)
+    return release

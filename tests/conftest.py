@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 import pytest
 
-from cancernet import config, recipes
-from cancernet.recipes import Recipe
+from cancernet import config, recipe
+from cancernet.recipe import Recipe
 
 PROJECT = Path(__file__).parents[1]
 REAL_PATCHES = PROJECT.parent / "shared" / "idc" / "original"
@@ -22,7 +22,7 @@ WritePatch = Callable[..., Path]
 
 def recipe_of(**changes: Any) -> Recipe:
     """The published recipe as the project comes, with some values changed."""
-    return replace(recipes.published(vars(config)), **changes)
+    return replace(recipe.published(vars(config)), **changes)
 
 
 def run(script: str, *options: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:

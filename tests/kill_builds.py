@@ -6,10 +6,8 @@
 After each kill the old data set or the new one has to be there as a whole (or none, where there was
 none), training must take nothing else for a set, and the next build has to leave nothing behind.
 
-Half the kills come after a random time, half at a random touch of the file system (each place in
-the code that opens, renames or deletes something is such a touch). Needs `os.fork`: the killed
-processes run the script from its first line, but share this one's imports, which take most of the
-time otherwise.
+Half the kills come after a random time, half at a random touch of the file system. Needs `os.fork`:
+the killed processes share this one's imports, which take most of the time otherwise.
 """
 
 import atexit
@@ -30,12 +28,14 @@ import numpy as np
 PROJECT = Path(__file__).parents[1]
 sys.path.insert(0, str(PROJECT))
 
-from cancernet import locks  # noqa: E402
+
 from cancernet.cli import InputError  # noqa: E402
 from cancernet.data import building, dataset, originals, sample, summary  # noqa: E402, F401
+from cancernet.data.dataset import Dataset  # noqa: E402
+from cancernet.files import lock_for_reading, swap_places  # noqa: E402
 
 TOUCHES = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate")
-
+LISTS = 3  # Each is put in its place by a rename, too, before the swap.
 TOUCHES_OF_A_BUILD = 400  # About as many as one of these small builds has.
 
 
@@ -52,15 +52,7 @@ def write_originals(folder: Path) -> None:
 def start_build(
     folder: Path, target: str, seed: int, *, kill_at: int = 0, events: tuple[str, ...] = TOUCHES
 ) -> int:
-    """Forks a process that builds, and kills itself before one of some events; gives its id.
-
-    Args:
-        folder: Where the originals are, and the data set goes.
-        target: Name of the data set.
-        seed: Of the split.
-        kill_at: Before how manieth of the events, counted from 1; 0 lets it live.
-        events: Names as `sys.audit` has them.
-    """
+    """Forks a process that builds and kills itself before event number `kill_at`; gives its id."""
     process = os.fork()
     if process:
         return process
@@ -100,7 +92,7 @@ def build(folder: Path, target: str, seed: int) -> None:
 
 def state(target: Path) -> str:
     """Says how far a killed build had come."""
-    new, old = dataset.beside(target)
+    new, old = swap_places(target)
     if old.exists():
         return "clearing the old set away" if target.exists() else "between the two renames"
     if new.exists():
@@ -109,22 +101,17 @@ def state(target: Path) -> str:
 
 
 def check(target: Path, whole: dict[int, bytes], *, among: set[int | None]) -> int | None:
-    """Opens what is there as train_model.py does: one of the whole sets, or nothing.
-
-    Returns:
-        The seed of the set; None where there is none.
-    """
-    release = locks.share(target)  # The killed process holds nothing.
+    """Opens what is there as train_model.py does; gives its seed, or None where there is none."""
+    release = lock_for_reading(target)  # The killed process holds nothing.
     try:
-        splits, about = dataset.open_dataset(target)
+        data = Dataset.open(target, verify=True)
     except InputError:
         assert None in among, "the older set is lost"
         assert not target.exists(), "half a set stands in the place of one"
         return None
     finally:
         release()
-    seed: int = about["seed"]
-    dataset.verify(target, [row for rows in splits.values() for row in rows])
+    seed: int = data.build["seed"]
     assert seed in among, f"the set is of seed {seed}, expected one of {among}"
     assert (target / dataset.MANIFEST).read_bytes() == whole[seed]
     return seed
@@ -154,7 +141,7 @@ def main(kills: int = 40, seed: int = 1) -> None:
                 time.sleep(generator.uniform(0, seconds))
                 os.kill(process, signal.SIGKILL)
             elif kill % 8 == 0:  # In the swap, before one of its two renames.
-                at = 1 + kill // 8 % 2 if older else 1
+                at = LISTS + (1 + kill // 8 % 2 if older else 1)
                 process = start_build(folder, target.name, newer, kill_at=at, events=("os.rename",))
             else:
                 at = generator.randint(1, TOUCHES_OF_A_BUILD)

@@ -37,6 +37,13 @@ def draw_patches(folder: Path) -> None:
             path.write_bytes(cv2.imencode(".png", pixels.astype(np.uint8))[1].tobytes())
 
 
+def build(folder: Path) -> None:
+    """Draws patches and makes a data set of them in a folder."""
+    draw_patches(folder / "datasets/original")
+    command = [sys.executable, str(PROJECT / "build_dataset.py")]
+    subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
+
+
 def train(folder: Path, output: str, *, epochs: int, resume: bool = False) -> subprocess.Popen[str]:
     """Starts train_model.py."""
     command = [sys.executable, str(PROJECT / "train_model.py"), "--output", output]
@@ -58,8 +65,11 @@ def finish(process: subprocess.Popen[str]) -> None:
 
 
 def history(run: Path) -> list[dict[str, str]]:
-    """Reads history.csv but for the seconds."""
-    with (run / "history.csv").open(newline="", encoding="utf-8") as file:
+    """Reads history.csv but for the seconds, while training lasts that of the checkpoints."""
+    checkpoint = run / "checkpoint"
+    with ((checkpoint if checkpoint.exists() else run) / "history.csv").open(
+        newline="", encoding="utf-8"
+    ) as file:
         rows = list(csv.DictReader(file))
     return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
 
@@ -114,8 +124,10 @@ def kill_and_compare(folder: Path, *, kills: int, seed: int) -> tuple[list[int],
     moments, logged = random.Random(seed), []
     for _ in range(kills):
         kill(train(folder, "killed", epochs=epochs, resume=True), moments)
-        log = folder / "killed" / "history.csv"
-        logged.append(len(history(log.parent)) if log.exists() else 0)
+        try:
+            logged.append(len(history(folder / "killed")))
+        except FileNotFoundError:
+            logged.append(0)
     finish(train(folder, "killed", epochs=epochs, resume=True))
     return logged, differences(folder / "unbroken", folder / "killed")
 
@@ -127,13 +139,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1, metavar="N")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        draw_patches(Path(folder) / "datasets/original")
-        subprocess.run(
-            [sys.executable, str(PROJECT / "build_dataset.py")],
-            cwd=folder,
-            check=True,
-            stdout=subprocess.DEVNULL,
-        )
+        build(Path(folder))
         epochs, found = kill_and_compare(Path(folder), kills=arguments.kills, seed=arguments.seed)
     print(f"{len(epochs)} kills, with {epochs} epochs in the log.")
     print(f"Different from the unbroken run: {', '.join(found) or 'nothing'}.")

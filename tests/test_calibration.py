@@ -1,56 +1,97 @@
-"""Recalibration and the calibration figures, against counts by hand and SciPy."""
+"""Threshold and recalibration, against cuts tried one by one and SciPy."""
 
 import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 from scipy.special import expit, logit
+from test_metrics import labels_and_probabilities
 
-from cancernet.evaluation import calibration
-from cancernet.evaluation.calibration import Recalibration
+from cancernet.evaluation import metrics
+from cancernet.evaluation.calibration import (
+    Decision,
+    Recalibration,
+    choose_threshold,
+    fit_decision,
+    fit_line,
+    recalibrate,
+)
+from cancernet.evaluation.metrics import MEASURES
 
 
-def drawn(slope, intercept, *, patches=200_000, seed=0):
+def drawn(slope, intercept, *, patches):
     """Labels that are malignant with the probability that the line makes of the one given."""
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(0)
     probabilities = generator.uniform(0.02, 0.98, patches).astype(np.float32)
     truth = expit(slope * logit(probabilities) + intercept)
     return (generator.random(patches) < truth).astype(int), probabilities
 
 
-@pytest.mark.parametrize(("slope", "intercept"), [(1, 0), (0.5, -1), (2, 0.7)])
-def test_fit_finds_the_line_that_the_labels_were_drawn_from(slope, intercept):
-    found = calibration.fit_recalibration(*drawn(slope, intercept))
-    assert found is not None
-    assert found.slope == pytest.approx(slope, rel=0.03)
-    assert found.intercept == pytest.approx(intercept, abs=0.03)
+@settings(deadline=None, max_examples=100)
+@given(labels_and_probabilities(), st.sampled_from(MEASURES))
+@example((np.array([0, 1]), np.array([0, 2**-149], dtype=np.float32)), "accuracy")
+@example((np.array([0, 1]), np.array([1 - 2**-23, 1 - 2**-24], dtype=np.float32)), "mcc")
+@example((np.array([0, 1]), np.array([1 - 2**-24, 1], dtype=np.float32)), "f1")
+def test_no_cut_is_better_than_the_threshold(patches, measure):
+    labels, probabilities = patches
+    threshold = choose_threshold(labels, probabilities, measure=measure)
+    if len(set(labels)) < 2 or len(set(probabilities)) < 2:
+        assert threshold is None
+        return
+    assert threshold is not None
+    assert 0 <= threshold <= 1
+    assert float(np.float32(threshold)) == threshold  # As exact in float32 as in JSON.
+
+    def reached(cut):
+        return getattr(metrics.confusion(labels, probabilities, threshold=cut), measure)
+
+    best = max(value for cut in probabilities if (value := reached(cut)) is not None)
+    assert reached(threshold) == pytest.approx(best)
+
+
+@pytest.mark.parametrize(
+    ("labels", "probabilities", "expected"),
+    [
+        ([0, 0, 1, 1], [0.125, 0.25, 0.75, 0.875], 0.5),
+        ([0, 0, 1, 1], [0.0, 0.25, 0.3125, 0.5], 0.28125),
+        # A cut at 0.1875 and one at 0.625 are right for three in four of either class.
+        ([0, 1, 0, 1], [0.125, 0.25, 0.5, 0.75], 0.625),
+        ([1, 0], [0.25, 0.5], 0.125),  # Upside down: nothing is better than all.
+    ],
+)
+def test_threshold_lies_halfway_and_of_equals_nearest_to_a_half(labels, probabilities, expected):
+    arguments = np.array(labels), np.array(probabilities, dtype=np.float32)
+    assert choose_threshold(*arguments, measure="balanced_accuracy") == expected
 
 
 def test_fit_is_the_maximum_of_the_likelihood_without_a_penalty():
-    labels, probabilities = drawn(0.3, -2, patches=60)
-    found = calibration.fit_line(labels, probabilities)
+    labels, probabilities = drawn(0.6, -1.5, patches=500)
     logits = logit(probabilities.astype(float))
 
     def loss(line):
         return np.logaddexp(0, np.where(labels == 1, -1, 1) * (line[0] * logits + line[1])).sum()
 
-    expected = minimize(loss, [0, 0], tol=1e-12).x
+    found = fit_line(labels, probabilities)
     assert found is not None
+    expected = minimize(loss, [0, 0], tol=1e-12).x
     assert [found.slope, found.intercept] == pytest.approx(list(expected), abs=1e-4)
+    threshold = choose_threshold(labels, probabilities, measure="f1")
+    assert threshold is not None
+    decision = Decision(threshold, found)
+    assert fit_decision(labels, probabilities, measure="f1") == (decision, [])
 
 
 def test_recalibrating_makes_the_mean_probability_the_prevalence():
     labels, probabilities = drawn(0.6, -1.5, patches=500)
-    line = calibration.fit_recalibration(labels, probabilities)
-    mended = calibration.recalibrate(probabilities, line)
-    assert mended.mean() == pytest.approx(labels.mean(), abs=1e-5)
-    again = calibration.fit_line(labels, mended)
+    calibrated = recalibrate(probabilities, fit_line(labels, probabilities))
+    assert calibrated.mean() == pytest.approx(labels.mean(), abs=1e-5)
+    again = fit_line(labels, calibrated)
     assert again is not None
     assert (again.slope, again.intercept) == pytest.approx((1, 0), abs=1e-4)
-    assert calibration.brier(labels, mended) < calibration.brier(labels, probabilities)
+    assert metrics.brier(labels, calibrated) < metrics.brier(labels, probabilities)
 
 
 @pytest.mark.parametrize(
@@ -68,58 +109,31 @@ def test_recalibrating_makes_the_mean_probability_the_prevalence():
     ids=["malignant", "benign", "parted", "parted upside down", "touching", "constant", "NaN", "0"],
 )
 def test_no_line_where_none_is_defined(labels, probabilities):
-    arguments = np.array(labels, dtype=int), np.array(probabilities, dtype=np.float32)
-    assert calibration.fit_line(*arguments) is None
-    assert calibration.fit_recalibration(*arguments) is None
+    assert fit_line(np.array(labels, int), np.array(probabilities, np.float32)) is None
 
 
-def test_a_line_that_falls_is_found_and_not_applied():
-    labels, probabilities = drawn(-0.5, 0, patches=1000)
-    line = calibration.fit_line(labels, probabilities)
-    assert line is not None
-    assert line.slope < 0
-    assert calibration.fit_recalibration(labels, probabilities) is None
+def test_recalibration_is_the_formula_that_cancernet_json_promises():
+    probabilities = np.linspace(0, 1, 50, dtype=np.float32)
+    calibrated = recalibrate(probabilities, Recalibration(2.0, -0.5))
+    expected = expit(2 * logit(np.clip(probabilities.astype(float), 1e-7, 1 - 1e-7)) - 0.5)
+    assert calibrated == pytest.approx(expected, rel=1e-6)
+    assert calibrated.dtype == np.float32
+    assert (np.diff(recalibrate(probabilities, Recalibration(100, 50))) >= 0).all()
+    assert (recalibrate(probabilities, None) == probabilities).all()
 
 
-def test_without_a_recalibration_nothing_changes():
-    probabilities = np.array([0, 0.1, 1], dtype=np.float32)
-    assert (calibration.recalibrate(probabilities, None) == probabilities).all()
-
-
-@settings(deadline=None)
-@given(
-    st.lists(st.floats(0, 1, width=32), min_size=1),
-    st.floats(0.01, 100),
-    st.floats(-50, 50),
+@pytest.mark.parametrize(
+    ("labels", "probabilities", "threshold", "words"),
+    [
+        ([0, 1], [0.3, 0.3], 0.5, ("stays 0.5", "not recalibrated: no line")),
+        ([0, 0], [0.3, 0.4], 0.5, ("stays 0.5", "not recalibrated: no line")),
+        ([0, 1, 0, 1], [0.4, 0.3, 0.8, 0.7], None, ("the slope, -",)),
+    ],
+    ids=["constant", "one class", "upside down"],
 )
-def test_recalibrated_are_probabilities_in_the_same_order(given_, slope, intercept):
-    probabilities = np.sort(np.array(given_, dtype=np.float32))
-    mended = calibration.recalibrate(probabilities, Recalibration(slope, intercept))
-    assert mended.dtype == np.float32
-    assert ((mended >= 0) & (mended <= 1)).all()
-    assert (np.diff(mended) >= 0).all()
-
-
-def test_recalibration_is_the_formula_that_the_card_promises():
-    mended = calibration.recalibrate(np.array([0.25]), Recalibration(2.0, -0.5))
-    assert mended[0] == pytest.approx(1 / (1 + math.exp(-(2 * math.log(0.25 / 0.75) - 0.5))))
-    ends = calibration.recalibrate(np.array([0.0, 1.0]), Recalibration(1.0, 0.0))
-    assert ends == pytest.approx([1e-7, 1 - 1e-7], rel=1e-6)
-
-
-def test_brier_and_calibration_error_by_hand():
-    labels = np.array([0, 1, 1, 0])
-    probabilities = np.array([0.01, 0.02, 1.0, 0.5], dtype=np.float32)
-    squares = 0.01**2 + 0.98**2 + 0 + 0.5**2
-    assert calibration.brier(labels, probabilities) == pytest.approx(squares / 4)
-    # The first two share a bin: its mean probability is 0.015, its share of malignant 0.5.
-    error = (2 * (0.5 - 0.015) + 0 + 0.5) / 4
-    found = calibration.expected_calibration_error(labels, probabilities)
-    assert found == pytest.approx(error, abs=1e-7)
-
-
-def test_bins_are_fifteen_of_the_same_width():
-    edges = np.arange(16) / 15
-    inside = np.concatenate([edges[:-1] + 0.001, edges[1:] - 0.001])
-    assert (calibration.bins(inside) == [*range(15), *range(15)]).all()
-    assert list(calibration.bins(np.array([0.0, 1.0]))) == [0, 14]
+def test_what_cannot_be_fitted_is_said(labels, probabilities, threshold, words):
+    arguments = np.array(labels), np.array(probabilities, dtype=np.float32)
+    decision, notes = fit_decision(*arguments, measure="balanced_accuracy")
+    assert decision.recalibration is None
+    assert threshold in (None, decision.threshold)
+    assert [word in note for note, word in zip(notes, words, strict=True)] == [True] * len(words)

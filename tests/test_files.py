@@ -1,170 +1,234 @@
-"""A stop at any moment leaves whole files and loses no older run."""
+"""Whole files and folders whatever stops the writing, and locks on who works with a folder."""
 
+import contextlib
 import csv
 import io
+import math
 import os
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from conftest import PROJECT
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cancernet import files
 from cancernet.cli import InputError
-from cancernet.files import begin_run, finish_run, replacing, write_rows
+from cancernet.files import lock_for_reading, lock_for_writing, replacing, replacing_folder
 
 
 def contents(folder: Path) -> dict[str, str]:
-    return {path.name: path.read_text(encoding="utf-8") for path in folder.iterdir()}
+    """The texts of all files below a folder."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_text(encoding="utf-8")
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
-def write(folder: Path, **texts: str) -> None:
-    """Writes files named in the keywords, "_" for "."."""
-    folder.mkdir(exist_ok=True)
-    for name, text in texts.items():
-        (folder / name.replace("_", ".")).write_text(text, encoding="utf-8")
+# --- Files ---------------------------------------------------------------------------------------
 
 
-# --- One file ------------------------------------------------------------------------------------
-
-
-def test_new_content_takes_the_place_of_the_old(tmp_path):
-    write(tmp_path, plot_png="old")
-    with replacing(tmp_path / "plot.png") as beside:
-        beside.write_text("new", encoding="utf-8")
-        assert (tmp_path / "plot.png").read_text(encoding="utf-8") == "old"
+def test_new_content_takes_the_place_of_the_old(tmp_path: Path) -> None:
+    path = tmp_path / "plot.png"
+    path.write_text("old")
+    with replacing(path) as beside:
+        beside.write_text("new")
+        assert path.read_text() == "old"
         assert beside.suffix == ".png"  # Keras tells a model's format by the suffix.
     assert contents(tmp_path) == {"plot.png": "new"}
 
 
-@pytest.mark.parametrize("stop", [ValueError, KeyboardInterrupt])
-def test_a_stop_while_writing_leaves_the_old_file_alone(tmp_path, stop):
-    write(tmp_path, plot_png="old")
-
-    def write_half():
-        with replacing(tmp_path / "plot.png") as beside:
-            beside.write_text("ne", encoding="utf-8")
-            raise stop
-
-    with pytest.raises(stop):
-        write_half()
-    assert contents(tmp_path) == {"plot.png": "old"}
+@pytest.mark.parametrize("way", [replacing, replacing_folder])
+def test_a_stop_while_writing_leaves_the_old_alone(tmp_path, way) -> None:
+    old = tmp_path / "old"
+    if way is replacing_folder:
+        replace(old, "old")
+    else:
+        old.write_text("old")
+    before = contents(tmp_path)
+    with contextlib.suppress(KeyboardInterrupt), way(old) as beside:
+        (beside / "file" if beside.is_dir() else beside).write_text("ne")
+        raise KeyboardInterrupt
+    assert contents(tmp_path) == before
 
 
 @given(st.lists(st.lists(st.text(st.characters(exclude_categories=["Cs"])), min_size=2)))
-def test_rows_read_back_whatever_their_text(rows):
+def test_rows_read_back_whatever_their_text(rows: list[list[str]]) -> None:
     file = io.StringIO(newline="")
-    write_rows(file, rows)
+    files.write_rows(file, rows)
     file.seek(0)
     assert list(csv.reader(file, strict=True)) == rows
 
 
-# --- A run ---------------------------------------------------------------------------------------
-
-
-def test_first_run_writes_in_the_output_itself(tmp_path):
-    output = tmp_path / "deep" / "output"
-    run = begin_run(output)
-    assert run == output
-    assert contents(output) == {}
-    write(run, history_csv="1", metrics_json="1")
-    finish_run(run, output)
-    assert contents(output) == {"history.csv": "1", "metrics.json": "1"}
-
-
-def test_a_finished_run_stays_whole_until_the_next_is_finished(tmp_path):
-    output = tmp_path / "output"
-    write(output, history_csv="1", metrics_json="1", notes_txt="the user's own")
-    before = contents(output)
-    run = begin_run(output)
-    assert run != output
-    assert run.parent == output.parent  # On the same disk, as a rename needs.
-    write(run, history_csv="2", plot_png="2", metrics_json="2")
-    assert contents(output) == before
-
-    finish_run(run, output)
-    assert contents(output) == {
-        "history.csv": "2",
-        "metrics.json": "2",
-        "notes.txt": "the user's own",
-        "plot.png": "2",
+def test_lists_and_json_are_written_whole(tmp_path: Path) -> None:
+    files.write_csv(tmp_path / "a.csv", ["name", "x"], [("caf\udce9", None), ("a, b", 1)])
+    files.write_json(tmp_path / "a.json", {"a": 1})
+    assert contents(tmp_path) == {
+        "a.csv": 'name,x\ncaf\\udce9,\n"a, b",1\n',
+        "a.json": '{\n  "a": 1\n}\n',
     }
-    assert not run.exists()
+    assert files.read_json(tmp_path / "a.json") == {"a": 1}
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        files.write_json(tmp_path / "a.json", math.nan)
+    (tmp_path / "a.json").write_text("[" * 10**6)
+    with pytest.raises(ValueError, match="recursion"):
+        files.read_json(tmp_path / "a.json")
 
 
-def test_metrics_are_put_in_place_last(tmp_path, monkeypatch):
-    output = tmp_path / "output"
-    write(output, metrics_json="1")
-    run = begin_run(output)
-    write(run, cancernet_keras="2", history_csv="2", metrics_json="2", zebra_png="2")
-    moved: list[str] = []
-    replace = Path.replace
-
-    def recorded(path, target):
-        moved.append(path.name)
-        return replace(path, target)
-
-    monkeypatch.setattr(Path, "replace", recorded)
-    finish_run(run, output)
-    assert len(moved) == 4
-    assert moved[-1] == "metrics.json"
+# --- Folders -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("older_run", [True, False])
-def test_an_unfinished_run_is_refused_and_left_alone(tmp_path, older_run):
-    output = tmp_path / "output"
-    if older_run:
-        write(output, metrics_json="1")
-    run = begin_run(output)
-    write(run, history_csv="2")
-    with pytest.raises(InputError, match=r"unfinished run.*--output.*delete") as refused:
-        begin_run(output)
-    assert str(run) in str(refused.value)
-    assert contents(run) == {"history.csv": "2"}
+def replace(folder: Path, text: str) -> None:
+    with replacing_folder(folder) as new:
+        (new / "file").write_text(text)
 
 
-def test_a_run_stopped_before_its_first_epoch_is_no_obstacle(tmp_path):
-    output = tmp_path / "output"
-    write(output, metrics_json="1")
-    assert begin_run(output) == begin_run(output)
+def test_a_folder_is_replaced_as_a_whole_also_behind_a_link(tmp_path: Path) -> None:
+    folder = tmp_path / "deep" / "idc"
+    replace(folder, "1")
+    (folder / "more").write_text("of the old one")
+    replace(folder, "2")
+    assert contents(tmp_path) == {"deep/idc/file": "2"}
+    if sys.platform != "win32":  # Links need a right there.
+        (tmp_path / "link").symlink_to(folder)
+        replace(tmp_path / "link", "3")
+        assert (tmp_path / "link").is_symlink()
+    assert contents(folder) == {"file": "3" if sys.platform != "win32" else "2"}
 
 
-def test_the_working_directory_can_be_the_output(tmp_path, monkeypatch):
-    output = tmp_path / "output"
-    write(output, metrics_json="1")
-    monkeypatch.chdir(output)
-    run = begin_run(Path())
-    write(run, history_csv="2", metrics_json="2")
-    assert contents(output) == {"metrics.json": "1"}
-    finish_run(run, Path())
-    assert contents(output) == {"history.csv": "2", "metrics.json": "2"}
+@pytest.mark.parametrize("new_there", [True, False])
+def test_a_swap_stopped_between_its_renames_is_finished(tmp_path: Path, new_there: bool) -> None:
+    folder = tmp_path / "idc"
+    new, old = files.swap_places(folder)
+    replace(old, "old")
+    if new_there:  # Else someone took it away.
+        replace(new, "new")
+    files.finish_swap(folder)
+    assert contents(tmp_path) == {"idc/file": "new" if new_there else "old"}
+    assert not old.exists()
 
 
-def test_a_run_that_a_stop_left_half_in_place_is_not_mixed_with_the_next(tmp_path):
-    output = tmp_path / "output"
-    write(output, history_csv="1", metrics_json="1")
-    run = begin_run(output)
-    write(run, plot_png="2", metrics_json="2")  # history.csv was moved before the stop.
-    run = begin_run(output)
-    write(run, history_csv="3")
-    # The third run is stopped: the next must not take the second one's metrics for its own.
-    assert "metrics.json" not in contents(run)
+def test_finishing_leaves_alone_what_is_being_filled(tmp_path: Path) -> None:
+    folder = tmp_path / "idc"
+    replace(folder, "1")
+    with replacing_folder(folder) as new:
+        (new / "file").write_text("half")
+        files.swap_places(folder)[1].mkdir()  # What could not be removed once.
+        files.finish_swap(folder)
+        assert contents(folder) == {"file": "1"}
+        assert contents(new) == {"file": "half"}
+        assert not files.swap_places(folder)[1].exists()
+    assert contents(folder) == {"file": "half"}
 
 
-def test_an_output_that_is_a_file_is_refused_by_the_file_system(tmp_path):
-    write(tmp_path, output_txt="the user's own")
-    with pytest.raises(OSError, match=r"output\.txt"):
-        begin_run(tmp_path / "output.txt")
-    assert contents(tmp_path) == {"output.txt": "the user's own"}
+def test_a_rename_that_is_refused_costs_nothing(tmp_path, monkeypatch) -> None:
+    folder = tmp_path / "idc"
+    replace(folder, "1")
+    new, _ = files.swap_places(folder)
+    rename = Path.rename
+
+    def refuse(path: Path, target: Path) -> Path:
+        if path == new:
+            raise PermissionError
+        return rename(path, target)
+
+    with monkeypatch.context() as context:
+        context.setattr(Path, "rename", refuse)
+        with pytest.raises(PermissionError):
+            replace(folder, "2")
+    files.finish_swap(folder)  # As the next to open it does.
+    assert contents(tmp_path) == {"idc/file": "2"}
 
 
-@pytest.mark.skipif(
-    sys.platform == "win32" or os.getuid() == 0,
-    reason="a directory's mode does not keep root or Windows from writing",
-)
-def test_an_output_that_cannot_be_written_to_is_found_before_the_training(tmp_path):
-    output = tmp_path / "output"
-    output.mkdir(mode=0o555)
+def test_a_whole_disk_is_refused() -> None:
+    for way in (files.swap_places, lock_for_writing, lock_for_reading):
+        with pytest.raises(InputError, match="whole disk"):
+            way(Path("/"))
+
+
+# --- Locks ---------------------------------------------------------------------------------------
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from cancernet import files
+getattr(files, sys.argv[1])(Path(sys.argv[2]))
+print("held", flush=True)
+time.sleep(600)
+"""
+
+
+def hold(way: str, folder: Path) -> subprocess.Popen[str]:
+    """Starts another process that holds a lock until it is killed."""
+    command = [sys.executable, "-c", HOLD, way, str(folder)]
+    process = subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+def test_readers_share_what_a_writer_needs_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "idc"
+    readers = [lock_for_reading(folder) for _ in range(5)]
+    for release in readers:
+        with pytest.raises(InputError, match=r"in use by another .*--output"):
+            lock_for_writing(folder, option="--output")
+        release()
+    release = lock_for_writing(folder)
+    with pytest.raises(InputError, match=r"being built by another .*--dataset"):
+        lock_for_reading(folder)
+    with pytest.raises(InputError, match="in use by another"):
+        lock_for_writing(folder)
+    release()
+    lock_for_reading(folder)()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("way", ["lock_for_reading", "lock_for_writing"])
+def test_a_killed_process_holds_nothing(tmp_path: Path, way: str) -> None:
+    process = hold(way, tmp_path / "idc")
+    try:
+        with pytest.raises(InputError):
+            lock_for_writing(tmp_path / "idc")
+    finally:
+        process.kill()  # SIGKILL; TerminateProcess on Windows.
+        process.communicate()
+    lock_for_writing(tmp_path / "idc")()
+    assert list(tmp_path.iterdir()) == []  # The killed one's file is gone as well.
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a right on Windows")
+def test_a_link_is_locked_as_what_it_leads_to_and_what_is_not_there_not_at_all(tmp_path) -> None:
+    lock_for_reading(tmp_path / "misspelt" / "idc")()
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "disk" / "idc").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "disk" / "idc")
+    release = lock_for_writing(tmp_path / "link")
+    with pytest.raises(InputError):
+        lock_for_reading(tmp_path / "disk" / "idc")
+    release()
+
+
+def test_a_disk_without_locks_is_said_and_no_obstacle(tmp_path, monkeypatch, capsys) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(files, "ReadWriteLock", refuse)
+    lock_for_reading(tmp_path / "idc")()
+    assert "cannot be locked ([Errno 30] Read-only" in capsys.readouterr().err
+    lock_for_writing(tmp_path / "output")()
+    assert "let no other process write" in capsys.readouterr().err
+    monkeypatch.setattr(Path, "touch", refuse)
+    with pytest.raises(OSError, match="Read-only"):
+        lock_for_writing(tmp_path / "output")
+
+
+@pytest.mark.skipif(sys.platform == "win32" or os.getuid() == 0, reason="root may do anything")
+def test_a_folder_that_is_closed_is_no_place_to_write_to(tmp_path: Path) -> None:
+    (tmp_path / "closed").mkdir(mode=0o555)
     with pytest.raises(PermissionError):
-        begin_run(output)
-    assert contents(output) == {}
+        lock_for_writing(tmp_path / "closed" / "idc")
+    lock_for_reading(tmp_path / "closed" / "idc")()

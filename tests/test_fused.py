@@ -1,4 +1,4 @@
-"""The fused twin against the stock layers: same numbers, same weights."""
+"""The fused model against the stock layers: same numbers, same weights; and its statistics."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from conftest import recipe_of
 from keras import layers
 
 from cancernet.cancernet import CancerNet
-from cancernet.training import fused, training
+from cancernet.training import fused
 from cancernet.training.fused import FusedBatchNormalization
 
 RNG = np.random.default_rng(3)
@@ -21,14 +21,14 @@ CLOSE: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-5}
 def pair(shape):
     """A stock layer and a fused one with the same odd weights."""
     stock = layers.BatchNormalization(momentum=0.9, epsilon=1e-3)
-    twin = FusedBatchNormalization(momentum=0.9, epsilon=1e-3)
+    fast = FusedBatchNormalization(momentum=0.9, epsilon=1e-3)
     channels = shape[-1]
     weights = [RNG.normal(1, 0.5, channels), RNG.normal(0, 1, channels)]
     weights += [RNG.normal(0, 1, channels), RNG.uniform(0.5, 2, channels)]
-    for layer in (stock, twin):
+    for layer in (stock, fast):
         layer.build(shape)
         layer.set_weights(weights)
-    return stock, twin
+    return stock, fast
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -46,33 +46,33 @@ def test_outputs_gradients_and_moving_statistics_are_those_of_the_stock_layer(sh
         sources = [inputs, layer.gamma.value, layer.beta.value]
         gradients = tape.gradient(outputs, sources, output_gradients=upstream)
         found.append([outputs, *gradients, layer.moving_mean, layer.moving_variance])
-    for stock, twin in zip(*found, strict=True):
-        assert stock.shape == twin.shape
+    for stock, fast in zip(*found, strict=True):
+        assert stock.shape == fast.shape
         size = np.abs(stock).max()
-        np.testing.assert_allclose(np.asarray(twin), np.asarray(stock), atol=1e-5 * size + 1e-6)
+        np.testing.assert_allclose(np.asarray(fast), np.asarray(stock), atol=1e-5 * size + 1e-6)
 
 
 def test_moving_variance_is_without_bessels_correction():
-    _, twin = pair((4, 1))
-    twin.set_weights([np.ones(1), *[np.zeros(1)] * 3])
-    twin(tf.constant([[0.0], [0.0], [4.0], [4.0]]), training=True)
+    _, fast = pair((4, 1))
+    fast.set_weights([np.ones(1), *[np.zeros(1)] * 3])
+    fast(tf.constant([[0.0], [0.0], [4.0], [4.0]]), training=True)
     # Variance 4 where divided by N, 16/3 by N - 1; a tenth of it is taken.
-    assert np.asarray(twin.moving_variance)[0] == pytest.approx(0.4)
-    assert np.asarray(twin.moving_mean)[0] == pytest.approx(0.2)
+    assert np.asarray(fast.moving_variance)[0] == pytest.approx(0.4)
+    assert np.asarray(fast.moving_mean)[0] == pytest.approx(0.2)
 
 
-def test_the_twin_has_the_networks_weights_and_probabilities():
+def test_the_fused_model_has_the_networks_weights_and_probabilities():
     network = CancerNet.build(24, 16, 3, 2)
     network.set_weights([RNG.normal(0.5, 0.2, w.shape) for w in network.get_weights()])
-    twin = fused.twin(network)
-    assert sum(isinstance(layer, FusedBatchNormalization) for layer in twin.layers) == 7
+    fast = fused.fuse(network)
+    assert sum(isinstance(layer, FusedBatchNormalization) for layer in fast.layers) == 7
     images = RNG.random((6, 16, 24, 3), dtype=np.float32)
     np.testing.assert_allclose(
-        twin.predict(images, verbose=0), network.predict(images, verbose=0), **CLOSE
+        fast.predict(images, verbose=0), network.predict(images, verbose=0), **CLOSE
     )
-    for ours, stock in zip(twin.get_weights(), network.get_weights(), strict=True):
+    for ours, stock in zip(fast.get_weights(), network.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, stock)
-    assert not {id(v) for v in twin.variables} & {id(v) for v in network.variables}
+    assert not {id(v) for v in fast.variables} & {id(v) for v in network.variables}
 
 
 def without_dropout(network):
@@ -87,9 +87,9 @@ def without_dropout(network):
 def test_the_first_20_losses_of_the_published_recipe_are_those_of_the_stock_network():
     keras.utils.set_random_seed(0)
     network = without_dropout(CancerNet.build(24, 24, 3, 2))
-    twin = fused.twin(network)
-    for model in (network, twin):
-        training.compile_network(model, recipe_of(), steps=1)
+    fast = fused.fuse(network)
+    for model in (network, fast):
+        model.compile(recipe_of().optimizer(), "categorical_crossentropy")
     expected, found = [], []
     for _ in range(20):
         images = RNG.random((32, 24, 24, 3), dtype=np.float32)
@@ -97,10 +97,10 @@ def test_the_first_20_losses_of_the_published_recipe_are_those_of_the_stock_netw
         # From the same weights at each step. Left to itself either network takes another path
         # after a few steps whenever anything is rounded otherwise: the stock network does so when
         # it gets the patches of each batch in reverse order.
-        twin.set_weights(network.get_weights())
-        found.append(twin.train_on_batch(images, targets)[0])
-        expected.append(network.train_on_batch(images, targets)[0])
-        for model in (network, twin):
+        fast.set_weights(network.get_weights())
+        found.append(fast.train_on_batch(images, targets))
+        expected.append(network.train_on_batch(images, targets))
+        for model in (network, fast):
             model.reset_metrics()
     np.testing.assert_allclose(found, expected, rtol=1e-4)
     assert np.ptp(expected) > 0.1
@@ -108,12 +108,80 @@ def test_the_first_20_losses_of_the_published_recipe_are_those_of_the_stock_netw
 
 def test_mixed_precision_keeps_weights_normalization_and_softmax_in_float32():
     network = CancerNet.build(16, 16, 3, 2)
-    twin = fused.twin(network, mixed_precision=True)
-    assert twin.layers[0].compute_dtype == "float16"
-    assert twin.layers[-1].compute_dtype == "float32"
-    assert {variable.dtype for variable in twin.trainable_variables} == {"float32"}
+    fast = fused.fuse(network, mixed_precision=True)
+    assert fast.layers[0].compute_dtype == "float16"
+    assert fast.layers[-1].compute_dtype == "float32"
+    assert {variable.dtype for variable in fast.trainable_variables} == {"float32"}
     images = RNG.random((6, 16, 16, 3), dtype=np.float32)
-    outputs = twin(images)
+    outputs = fast(images)
     assert outputs.dtype == tf.float32
     np.testing.assert_allclose(outputs, network(images), atol=0.01)
     assert {variable.dtype for variable in network.weights} == {"float32"}
+
+
+@pytest.mark.parametrize("mixed_precision", [False, True])
+def test_what_is_saved_is_of_stock_layers_and_would_train_on_as_the_model(mixed_precision):
+    network = CancerNet.build(16, 16, 3, 2)
+    model = fused.fuse(network, dropout=0.5, mixed_precision=mixed_precision)
+    saved = fused.stock(model)
+    assert [type(layer) for layer in saved.layers] == [type(layer) for layer in network.layers]
+    assert {layer.dtype_policy.name for layer in saved.layers} == {"float32"}
+    rates = [layer.rate for layer in saved.layers if isinstance(layer, layers.Dropout)]
+    assert rates == [0.125, 0.125, 0.125, 0.25]
+    for ours, its in zip(saved.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, its)
+
+
+# --- Batch-norm re-estimation --------------------------------------------------------------------
+
+IMAGES = RNG.random((30, 8, 8, 3), dtype=np.float32)
+
+
+def make_network(*, dropout: float = 0.5) -> keras.Sequential:
+    keras.utils.set_random_seed(3)
+    return keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            layers.SeparableConv2D(6, 3, activation="relu"),
+            layers.BatchNormalization(),
+            layers.Dropout(dropout),
+            layers.Flatten(),
+            layers.Dense(5),
+            layers.BatchNormalization(axis=1),
+            layers.Dense(2, "softmax"),
+        ]
+    )
+
+
+@pytest.mark.parametrize("make", [lambda network: network, fused.fuse])
+def test_each_layer_gets_the_statistics_of_its_inputs_in_scoring(make):
+    network = make(make_network())
+    fused.reestimate(network, IMAGES)
+    for index in (1, 5):
+        part = keras.Model(network.inputs, network.layers[index].output)
+        values = part.predict(IMAGES, verbose=0)
+        others = tuple(range(values.ndim - 1))
+        # Less than 1 by epsilon, 0.001, over the variance.
+        np.testing.assert_allclose(values.mean(axis=others), 0, atol=1e-3)
+        assert values.std(axis=others).max() == pytest.approx(1, abs=0.1)
+
+
+def test_without_dropout_they_are_those_of_training():
+    # So what differs with dropout is what dropout does, which scoring does not have.
+    moved, reestimated = (make_network(dropout=0.0) for _ in range(2))
+    for layer in moved.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            layer.momentum = 0.0
+    moved(IMAGES, training=True)
+    fused.reestimate(reestimated, IMAGES)
+    for ours, its in zip(reestimated.get_weights(), moved.get_weights(), strict=True):
+        np.testing.assert_allclose(ours, its, rtol=1e-4, atol=1e-5)
+
+
+def test_half_precision_is_reestimated_in_full():
+    whole, half = make_network(), fused.fuse(make_network(), mixed_precision=True)
+    for network in (whole, half):
+        fused.reestimate(network, IMAGES)
+    for ours, its in zip(half.get_weights(), whole.get_weights(), strict=True):
+        assert ours.dtype == np.float32
+        np.testing.assert_allclose(ours, its, rtol=0.02, atol=0.02)

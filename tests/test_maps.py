@@ -1,4 +1,4 @@
-"""What the maps of a slide show, and what their files are called."""
+"""Positions to grids, what the maps of a slide show, and what their files are called."""
 
 import json
 
@@ -13,6 +13,41 @@ from PIL import Image
 from cancernet.cli import SAMPLE_NOTICE
 from cancernet.prediction import maps
 from cancernet.prediction.atlas import safe_name
+from cancernet.prediction.maps import Grid
+from cancernet.prediction.slides import picture_side
+
+POSITIONS = st.lists(
+    st.tuples(st.integers(0, 20), st.integers(0, 20)), min_size=1, max_size=40, unique=True
+)
+
+# --- Grids ----------------------------------------------------------------------------------------
+
+
+@given(POSITIONS, st.integers(0, 10_000), st.integers(0, 10_000))
+def test_every_patch_gets_its_own_square_wherever_the_slide_begins(squares, left, top):
+    columns, rows = np.array(squares).T
+    x, y = left + 50 * columns, top + 50 * rows
+    values = np.arange(len(squares))
+    placed = Grid(x, y).place(values, -1)
+    assert placed.shape == (np.ptp(rows) + 1, np.ptp(columns) + 1)
+    assert sorted(placed[placed >= 0]) == list(values)
+    assert list(placed[rows - rows.min(), columns - columns.min()]) == list(values)
+
+
+def test_of_patches_in_one_square_the_first_counts_and_off_the_grid_the_nearest_square():
+    x, y = [1, 51, 53, 74, 77], [1, 1, 1, 1, 1]
+    grid = Grid(x, y)
+    assert grid.place(np.arange(5), -1).tolist() == [[0, 1, 4]]
+    pictures = np.arange(5 * 12).reshape(5, 2, 2, 3)
+    assert (grid.place(pictures, 255)[0] == pictures[[0, 1, 4]]).all()
+
+
+def test_a_grid_that_would_fill_the_memory_is_refused():
+    with pytest.raises(ValueError, match=r"20,000,001 x 20,000,001 squares"):
+        Grid([1, 10**9], [1, 10**9])
+
+
+# --- Pictures -------------------------------------------------------------------------------------
 
 
 def slide(*, name="8863", sample=False, labels=((0, 1, 1), (0, -1, -1))):
@@ -47,14 +82,12 @@ def legend(figure):
 
 
 def test_all_maps_are_drawn_and_the_outcomes_counted(tmp_path, drawn):
-    figures = maps.draw(tmp_path, "8863", slide())
+    figures = maps.draw(tmp_path, "8863", slide()) or {}
     names = [f"8863_{what}" for what in ("errors.png", "figures.json", "heatmap.png", "tissue.png")]
     assert sorted(path.name for path in tmp_path.iterdir()) == names
-    for name in names:
-        if name.endswith("png"):
-            with Image.open(tmp_path / name) as image:
-                assert image.format == "PNG"
-                assert min(image.size) > 350
+    with Image.open(tmp_path / "8863_heatmap.png") as image:
+        assert image.format == "PNG"
+        assert min(image.size) > 350
     assert json.loads((tmp_path / "8863_figures.json").read_text()) == figures
     assert figures is not None
     # Of known class are 0.1 and 0.7, benign, and 0.9 and 0.2, malignant; 0.5 is not known.
@@ -62,10 +95,10 @@ def test_all_maps_are_drawn_and_the_outcomes_counted(tmp_path, drawn):
     assert (figures["patches"], figures["prevalence"], figures["roc_auc"]) == (4, 0.5, 0.75)
     assert legend(drawn["errors"]) == [
         "background, skipped: 1",
-        "malignant, called malignant: 1",
-        "benign, called benign: 1",
-        "malignant, called benign: 1",
-        "benign, called malignant: 1",
+        "malignant, predicted malignant: 1",
+        "benign, predicted benign: 1",
+        "malignant, predicted benign: 1",
+        "benign, predicted malignant: 1",
         "class not known: 1",
     ]
 
@@ -76,10 +109,10 @@ def test_each_square_has_the_colour_of_its_outcome(tmp_path, drawn):
     shown = image.cmap(image.norm(image.get_array()))[..., :3]
     colours = {what: matplotlib.colors.to_rgb(colour) for what, colour in maps.OUTCOMES}
     for (row, column), what in {
-        (0, 0): "benign, called benign",
-        (0, 1): "malignant, called malignant",
-        (0, 2): "malignant, called benign",
-        (1, 0): "benign, called malignant",
+        (0, 0): "benign, predicted benign",
+        (0, 1): "malignant, predicted malignant",
+        (0, 2): "malignant, predicted benign",
+        (1, 0): "benign, predicted malignant",
         (1, 1): "class not known",
     }.items():
         assert tuple(shown[row, column]) == pytest.approx(colours[what])
@@ -92,7 +125,7 @@ def test_the_heatmap_has_colour_bar_scale_title_and_legend(tmp_path, drawn):
     assert bar.get_ylim() == (0, 1)
     (threshold,) = (line for line in bar.lines if line.get_color() == "red")
     assert list(threshold.get_ydata()) == [0.5, 0.5]
-    assert "patches 5, called malignant 3" in axes.get_title()
+    assert "patches 5, predicted malignant 3" in axes.get_title()
     assert legend(drawn["heatmap"]) == ["background, skipped: 1"]
     colours = next(image for image in axes.images if image.get_cmap().name == "viridis")
     np.testing.assert_array_equal(colours.get_array().filled(np.nan), slide().probability)
@@ -108,22 +141,19 @@ def test_squares_without_a_patch_are_not_taken_for_glass(tmp_path, drawn):
     assert legend(drawn["heatmap"]) == ["no patch: 1"]
 
 
-def test_without_classes_there_are_no_errors(tmp_path):
-    unknown = slide(labels=((-1, -1, -1), (-1, -1, -1)))
-    assert maps.draw(tmp_path, "x", unknown) is None
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["x_heatmap.png", "x_tissue.png"]
-
-
-def test_of_one_class_what_is_not_defined_is_null():
-    figures = maps.slide_figures(slide(labels=((0, 0, 0), (0, 0, -1))))
+def test_of_one_class_or_none_what_is_not_defined_is_left_out(tmp_path):
+    figures = maps.slide_metrics(slide(labels=((0, 0, 0), (0, 0, -1))))
     assert figures["sensitivity"] is None
     assert figures["roc_auc"] is None
     assert figures["specificity"] == 2 / 5
+    assert maps.draw(tmp_path, "x", slide(labels=((-1, -1, -1), (-1, -1, -1)))) is None
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["x_heatmap.png", "x_tissue.png"]
 
 
 @pytest.mark.parametrize("sample", [True, False])
 def test_the_notice_stands_on_every_map_of_the_sample_and_fits(tmp_path, drawn, sample):
-    maps.draw(tmp_path, "99901", slide(name="99901", sample=sample))
+    any_name = "$\\frac \N{CJK UNIFIED IDEOGRAPH-75C5}\udcff\n<b>" * 9
+    maps.draw(tmp_path, "99901", slide(name=any_name, sample=sample))
     assert set(drawn) == {"heatmap", "tissue", "errors"}
     for figure in drawn.values():
         notices = [text for text in figure.texts if text.get_text() == SAMPLE_NOTICE]
@@ -134,14 +164,10 @@ def test_the_notice_stands_on_every_map_of_the_sample_and_fits(tmp_path, drawn, 
             assert box.x1 <= figure.bbox.width
 
 
-def test_any_name_can_be_a_title(tmp_path):
-    maps.draw(tmp_path, "x", slide(name="$\\frac \N{CJK UNIFIED IDEOGRAPH-75C5}\udcff\n<b>" * 9))
-
-
 def test_a_large_slide_stays_within_the_picture():
-    assert maps.picture_side(10, 20) == 50
-    assert maps.picture_side(100, 80) == 10
-    assert maps.picture_side(10_000, 1) == 1
+    assert picture_side(10, 20) == 50
+    assert picture_side(100, 80) == 10
+    assert picture_side(10_000, 1) == 1
 
 
 def test_file_names_by_hand():

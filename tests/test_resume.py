@@ -15,9 +15,7 @@ EPOCHS = 10
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("killed")
-    kill_training.draw_patches(folder / "datasets/original")
-    build = [sys.executable, str(PROJECT / "build_dataset.py")]
-    subprocess.run(build, cwd=folder, check=True, capture_output=True)
+    kill_training.build(folder)
     return folder
 
 

@@ -1,20 +1,22 @@
-"""One split's figures: their names, their intervals, and what is said where one is not defined."""
+"""The metrics of splits and baselines: names, intervals, and what is said in words."""
 
 import json
 import re
-import warnings
+from pathlib import Path
+from typing import Any
 
+import made_up
 import numpy as np
 import pytest
-from sklearn import metrics
+from sklearn import metrics as sklearn_metrics
 
-from cancernet.cli import InputError
-from cancernet.evaluation import calibration, evaluation, scorecard
-from cancernet.evaluation.calibration import Recalibration
-from cancernet.evaluation.scorecard import Fitted
+from cancernet.data.dataset import Split
+from cancernet.evaluation import metrics, scorecard
+from cancernet.evaluation.calibration import Decision, Recalibration, recalibrate
+from cancernet.evaluation.metrics import METRICS
 
-HALF = Fitted(0.5, None)
-AT = {"threshold", "confusion_matrix", *evaluation.FIGURES}
+HALF = Decision(0.5, None)
+SETTINGS: dict[str, Any] = {"measure": "f1", "resamples": 100, "seed": 0}
 
 
 def patches(*, patients=12, each=30, seed=0):
@@ -25,116 +27,72 @@ def patches(*, patients=12, each=30, seed=0):
     return labels, (1 / (1 + np.exp(-logits))).astype(np.float32), owners
 
 
-def score(labels, probabilities, owners, fitted=HALF, **settings):
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        figures, notes = scorecard.score(
-            np.asarray(labels),
-            np.asarray(probabilities, dtype=np.float32),
-            owners,
-            fitted=fitted,
-            **({"resamples": 200, "seed": 0} | settings),
-        )
-    json.dumps(figures, allow_nan=False)
-    return figures, notes
+def score(labels, probabilities, owners, decision=HALF, *, resamples=200, seed=0):
+    rows = [
+        made_up.make_row(owner, number, label=int(label))
+        for number, (owner, label) in enumerate(zip(owners, labels, strict=True))
+    ]
+    split = Split("testing", Path(), rows)
+    scores = np.asarray(probabilities, dtype=np.float32)
+    found = scorecard.score(split, scores, decision, resamples=resamples, seed=seed)
+    json.dumps(found.metrics, allow_nan=False)
+    return found.metrics, found.notes
 
 
 def test_names_are_those_of_metrics_json():
     labels, probabilities, owners = patches()
-    figures, notes = score(labels, probabilities, owners, Fitted(0.625, Recalibration(0.5, -1.0)))
-    assert figures.keys() == {
-        *("patients", "patches", "prevalence", "at_0.5", "at_validation_threshold", "roc_auc"),
-        *("average_precision", "brier", "calibration", "ci95", "per_patient"),
-    }
-    assert (figures["patients"], figures["patches"]) == (12, 360)
+    labels[:30] = 0
+    decision = Decision(0.625, Recalibration(0.5, -1.0))
+    found, notes = score(labels, probabilities, owners, decision)
+    assert (found["patients"], found["patches"]) == (12, 360)
     for name, threshold in (("at_0.5", 0.5), ("at_validation_threshold", 0.625)):
-        assert figures[name].keys() == AT
-        assert figures[name]["threshold"] == threshold
-        counts = evaluation.confusion(labels, probabilities, threshold=threshold)
-        assert figures[name]["confusion_matrix"]["tp"] == counts.tp
-        assert figures[name]["mcc"] == counts.mcc
-        assert figures["ci95"][name].keys() == set(evaluation.FIGURES)
-    assert figures["roc_auc"] == pytest.approx(metrics.roc_auc_score(labels, probabilities))
-    assert figures["brier"] == figures["calibration"]["raw"]["brier"]
-    calibrated = calibration.recalibrate(probabilities, Recalibration(0.5, -1.0))
-    assert figures["calibration"]["recalibrated"]["brier"] == calibration.brier(labels, calibrated)
-    for kind in ("raw", "recalibrated"):
-        assert figures["calibration"][kind].keys() == {"brier", "ece", "slope", "intercept"}
-        assert figures["ci95"]["calibration"][kind].keys() == {"brier", "ece"}
-        low, high = figures["ci95"]["calibration"][kind]["brier"]
-        assert low < figures["calibration"][kind]["brier"] < high
-    raw, recalibrated = figures["ci95"]["calibration"].values()
-    assert raw != recalibrated
-    assert figures["per_patient"] == evaluation.per_patient(
+        counts = metrics.confusion(labels, probabilities, threshold=threshold)
+        expected = {"threshold": threshold, "confusion_matrix": vars(counts)}
+        assert found[name] == expected | {metric: getattr(counts, metric) for metric in METRICS}
+    assert found["roc_auc"] == pytest.approx(sklearn_metrics.roc_auc_score(labels, probabilities))
+    calibrated = recalibrate(probabilities, decision.recalibration)
+    for kind, values in (("raw", probabilities), ("recalibrated", calibrated)):
+        assert found["calibration"][kind].keys() == {"brier", "ece", "slope", "intercept"}
+        assert found["calibration"][kind]["brier"] == metrics.brier(labels, values)
+        low, high = found["ci95"]["calibration"][kind]["brier"]
+        assert low < found["calibration"][kind]["brier"] < high
+    assert found["brier"] == found["calibration"]["raw"]["brier"]
+    assert found["per_patient"] == metrics.per_patient(
         labels, probabilities, owners, threshold=0.625
     )
-    assert len(notes) == 1
-    assert "few patches (360)" in notes[0]
-    assert "calibration error" in notes[0]
+    assert ["few patches (360)" in notes[0], "as 1 of 12 have" in notes[1]] == [True, True]
+    assert len(notes) == 2
 
 
-def ends(figures):
-    """Each interval with its figure."""
-    intervals = figures["ci95"]
-    for at in ("at_0.5", "at_validation_threshold"):
-        for name in evaluation.FIGURES:
-            yield figures[at][name], intervals[at][name]
-    for name in ("roc_auc", "average_precision", "brier"):
-        yield figures[name], intervals[name]
-
-
-def test_intervals_hold_their_figures_and_grow_with_fewer_patients():
-    many, few = patches(patients=100), patches(patients=10)
+def test_intervals_hold_their_metrics_and_grow_with_fewer_patients():
     widths = []
-    for labels, probabilities, owners in (many, few):
-        figures, _ = score(labels, probabilities, owners, Fitted(0.7, None))
-        for value, (low, high) in ends(figures):
-            assert low <= value <= high
-        widths.append(np.mean([high - low for _, (low, high) in ends(figures)]))
+    for patients in (100, 10):
+        found, _ = score(*patches(patients=patients))
+        pairs = [(found["at_0.5"][name], found["ci95"]["at_0.5"][name]) for name in METRICS]
+        pairs += [(found[name], found["ci95"][name]) for name in ("roc_auc", "average_precision")]
+        assert all(low <= value <= high for value, (low, high) in pairs)
+        widths.append(np.mean([high - low for _, (low, high) in pairs]))
     assert widths[1] > 2 * widths[0]
-
-
-def test_the_seed_fixes_the_intervals():
-    assert score(*patches(), seed=1) == score(*patches(), seed=1)
-    assert score(*patches(), seed=1)[0]["ci95"] != score(*patches(), seed=2)[0]["ci95"]
-
-
-def test_fewer_than_ten_patients_have_no_intervals_and_a_note():
-    figures, notes = score(*patches(patients=9))
-    assert figures["ci95"] is None
+    found, notes = score(*patches(patients=9))
+    assert found["ci95"] is None
     assert any("10 patients, found 9" in note for note in notes)
-    assert score(*patches(patients=10))[0]["ci95"] is not None
 
 
-def test_patients_of_one_class_are_noted():
-    labels, probabilities, owners = patches()
-    labels[:30] = 0
-    _, notes = score(labels, probabilities, owners)
-    assert any("patches of one class alone, as 1 of 12 have" in note for note in notes)
+NO_AREA = ("balanced_accuracy", "mcc", "roc_auc", "average_precision", "slope")
 
 
 @pytest.mark.parametrize(
     ("labels", "probabilities", "undefined", "defined"),
     [
-        (
-            [0, 0, 0],
-            [0.1, 0.2, 0.9],
-            ("sensitivity", "balanced_accuracy", "mcc", "roc_auc", "average_precision", "slope"),
-            {"specificity": 2 / 3},
-        ),
-        (
-            [1, 1, 1],
-            [0.1, 0.2, 0.9],
-            ("specificity", "balanced_accuracy", "mcc", "roc_auc", "average_precision", "slope"),
-            {"sensitivity": 1 / 3},
-        ),
+        ([0, 0, 0], [0.1, 0.2, 0.9], ("sensitivity", *NO_AREA), {"specificity": 2 / 3}),
+        ([1, 1, 1], [0.1, 0.2, 0.9], ("specificity", *NO_AREA), {"sensitivity": 1 / 3}),
         ([0, 1, 1], [0.3, 0.3, 0.3], ("ppv", "mcc", "slope", "intercept"), {"sensitivity": 0}),
     ],
     ids=["benign alone", "malignant alone", "constant score"],
 )
 def test_what_is_not_defined_is_null_with_a_note(labels, probabilities, undefined, defined):
-    figures, notes = score(labels, probabilities, ["9135"] * 3)
-    flat = figures | figures["at_0.5"] | figures["calibration"]["raw"]
+    found, notes = score(labels, probabilities, ["9135"] * 3)
+    flat = found | found["at_0.5"] | found["calibration"]["raw"]
     for name in undefined:
         assert flat[name] is None, name
         assert any(name in note for note in notes), name
@@ -143,61 +101,80 @@ def test_what_is_not_defined_is_null_with_a_note(labels, probabilities, undefine
         assert not any(f"{name}," in note or f"{name}:" in note for note in notes)
 
 
-def test_resamples_without_a_figure_are_left_out_with_a_note():
+def test_resamples_without_a_metric_are_left_out_with_a_note():
     # One patient alone has malignant patches: about every third resample is without.
-    labels = [1] * 5 + [0] * 55
-    probabilities = np.linspace(1, 0, 60)
     owners = [f"{number // 5}" for number in range(60)]
-    figures, notes = score(labels, probabilities, owners)
-    assert figures["ci95"]["roc_auc"] == [1, 1]
-    assert figures["ci95"]["at_0.5"]["sensitivity"] == [1, 1]
+    found, notes = score([1] * 5 + [0] * 55, np.linspace(1, 0, 60), owners)
+    assert found["ci95"]["roc_auc"] == found["ci95"]["at_0.5"]["sensitivity"] == [1, 1]
     (note,) = [note for note in notes if note.startswith("ci95")]
     for name in ("roc_auc", "sensitivity at 0.5", "sensitivity at validation threshold"):
         share = re.search(rf" {name} \((\d+)%\)", note)
         assert share is not None, name
         assert 25 <= int(share[1]) <= 45  # (11 / 12) ** 12 is 35 %.
-    assert "specificity" not in note
-    assert " accuracy" not in note
+    assert not re.search("specificity| accuracy", note)
 
 
-def test_threshold_and_line_are_fitted_on_validation():
-    labels, probabilities, _ = patches()
-    fitted, notes = scorecard.fit(list(labels), probabilities, measure="f1")
-    assert notes == []
-    threshold = evaluation.choose_threshold(labels, probabilities, measure="f1")
-    assert threshold is not None
-    assert fitted == Fitted(threshold, calibration.fit_recalibration(labels, probabilities))
-    assert fitted.recalibration is not None
+def evaluated(*, network, own, name="colour", patients=12):
+    """A network's and a baseline's metrics on made-up patches; quality makes scores better."""
+    sizes = {str(number): 50 for number in range(patients)}
+    splits = {name: made_up.make_rows(sizes, split=name) for name in ("validation", "testing")}
 
+    def scores(quality, seed):
+        return {
+            split: made_up.make_probabilities(rows, seed=seed, quality=quality)
+            for split, rows in splits.items()
+        }
 
-@pytest.mark.parametrize(
-    ("labels", "probabilities", "threshold", "words"),
-    [
-        ([0, 1], [0.3, 0.3], 0.5, ("stays 0.5", "not recalibrated: no line")),
-        ([0, 0], [0.3, 0.4], 0.5, ("stays 0.5", "not recalibrated: no line")),
-        ([0, 1, 0, 1], [0.4, 0.3, 0.8, 0.7], None, ("the slope, -",)),
-    ],
-    ids=["constant", "one class", "upside down"],
-)
-def test_what_cannot_be_fitted_is_said(labels, probabilities, threshold, words):
-    arguments = labels, np.array(probabilities, dtype=np.float32)
-    fitted, notes = scorecard.fit(*arguments, measure="balanced_accuracy")
-    assert fitted.recalibration is None
-    assert threshold in (None, fitted.threshold)
-    assert len(notes) == len(words)
-    for note, word in zip(notes, words, strict=True):
-        assert word in note
+    baseline = {name: None if own is None else scores(own, 1 if own == network else 2)}
+    data = made_up.make_data([*splits["validation"], *splits["testing"]])
+    return scorecard.evaluate(data, scores(network, 1), HALF, baseline, **SETTINGS)
 
 
 @pytest.mark.parametrize(
-    ("measure", "resamples", "word"),
+    ("network", "own", "words"),
     [
-        ("sensitivity", 2000, "THRESHOLD_MEASURE is 'sensitivity': expected accuracy or"),
-        ("f1", 1, "RESAMPLES is 1:"),
-        ("f1", 2000.0, "RESAMPLES is 2000.0:"),
+        (0.2, 2, "THE NETWORK DOES NOT BEAT A BASELINE: logistic regression on mean and spread"),
+        (1.1, 1.2, "may be no better"),
+        (3, 0.5, None),
     ],
 )
-def test_settings_that_cannot_be_used_are_refused(measure, resamples, word):
-    scorecard.check_settings(measure="f1", resamples=2000)
-    with pytest.raises(InputError, match=word):
-        scorecard.check_settings(measure=measure, resamples=resamples)
+def test_verdict_in_words(network, own, words):
+    found, notes = evaluated(network=network, own=own)
+    colour = found["baselines"]["colour"]
+    assert colour["split"] == "testing"
+    difference = colour["network_lead"]
+    assert difference["roc_auc"] == found["testing"]["roc_auc"] - colour["roc_auc"]
+    assert difference["ci95"][0] < difference["roc_auc"] < difference["ci95"][1]
+    verdicts = [note for note in notes if re.search(r"^testing: .*reaches", note)]
+    assert len(verdicts) == (words is not None)
+    for verdict in verdicts:
+        assert str(words) in verdict
+        assert f"reaches ROC AUC {colour['roc_auc']:.3f}" in verdict
+
+
+def test_other_words_on_baselines():
+    found, _ = evaluated(network=2, own=2)  # The same resamples of both.
+    assert found["baselines"]["colour"]["network_lead"] == {"roc_auc": 0, "ci95": [0, 0]}
+    _, notes = evaluated(network=3, own=1, name="patient_identity")
+    assert any("sees no pixel" in note and "gives away" in note for note in notes)
+    found, notes = evaluated(network=2, own=None, name="patient_identity")
+    assert found["baselines"] == {"patient_identity": None}
+    assert notes[-1].startswith("baseline patient_identity: no patient judged is in training")
+
+
+def test_a_baseline_has_its_threshold_from_validation():
+    rows = [made_up.make_rows({split: 6}, split=split) for split in ("validation", "testing")]
+    data = made_up.make_data([*rows[0], *rows[1]])
+    own = {
+        "validation": np.where(data.validation.labels, 0.75, 0.5).astype(np.float32),
+        "testing": np.where(data.testing.labels, 0.25, 0.125).astype(np.float32),
+    }
+    found, _ = scorecard.evaluate(data, own, HALF, {"colour": own}, **SETTINGS)
+    assert found["baselines"]["colour"]["at_validation_threshold"]["threshold"] == 0.625
+    assert found["testing"]["at_validation_threshold"]["threshold"] == 0.5  # The network's.
+
+
+def test_what_is_said_of_the_network_is_not_said_again_of_a_baseline():
+    found, notes = evaluated(network=3, own=0.5, patients=9)
+    assert found["baselines"]["colour"]["network_lead"]["ci95"] is None
+    assert [note.split(":")[0] for note in notes if "ci95" in note] == ["testing", "validation"]

@@ -1,11 +1,10 @@
-from dataclasses import replace
-
 import pytest
 
 from cancernet.data import splitting, summary
 from cancernet.data.originals import SECOND_COPY_REASON, Exclusion, Patch
 
 PUBLISHED = splitting.read_published()
+OWN = Patch("anna/0/a.png", "anna", 0, None, None, 10, "", 50, 41)
 
 
 @pytest.fixture(scope="module")
@@ -20,37 +19,25 @@ def whole_download() -> list[Patch]:
     return patches
 
 
-def test_the_whole_download_is_recognised(whole_download: list[Patch]) -> None:
-    assert summary.coverage_lines(whole_download, [], PUBLISHED) == [
-        "Of the public download: 279 of 279 patients, 277,524 of 277,524 patches."
-    ]
+def second_copy(patch: Patch) -> Exclusion:
+    return Exclusion(f"IDC_regular_ps50_idx5/{patch.source}", SECOND_COPY_REASON, "")
 
 
-def test_excluded_slivers_count_as_found_and_second_copies_do_not_count_twice(
-    whole_download: list[Patch],
-) -> None:
+def test_the_whole_download_is_recognised_and_other_data_are_not_compared(whole_download) -> None:
     *used, sliver = whole_download
-    again = replace(used[0], source=f"IDC_regular_ps50_idx5/{used[0].source}")
-    exclusions = [
-        Exclusion(sliver.source, "side under 25 pixels", "50 x 8"),
-        Exclusion(again.source, "second copy of the data set", ""),
-    ]
+    exclusions = [Exclusion(sliver.source, "side under 25 pixels", "50 x 8"), second_copy(used[0])]
     assert summary.coverage_lines(used, exclusions, PUBLISHED) == [
         "Of the public download: 279 of 279 patients, 277,524 of 277,524 patches."
     ]
+    assert summary.coverage_lines([OWN], [], PUBLISHED) == []
 
 
-def test_second_copies_do_not_stand_in_for_missing_patches(whole_download: list[Patch]) -> None:
+def test_what_is_missing_is_told(whole_download: list[Patch]) -> None:
     first, *others = whole_download
-    again = Exclusion(f"IDC_regular_ps50_idx5/{first.source}", SECOND_COPY_REASON, "")
-    line = summary.coverage_lines(others, [again], PUBLISHED)[0]
-    assert line.endswith("277,523 of 277,524 patches:")
-
-
-def test_missing_patients_and_patches_are_told_apart(whole_download: list[Patch]) -> None:
-    patches = [patch for patch in whole_download[1:] if patch.patient != "8864"]
+    patches = [patch for patch in others if patch.patient != "8864"]
     missing = (PUBLISHED["8864"].benign or 0) + (PUBLISHED["8864"].malignant or 0)
-    assert summary.coverage_lines(patches, [], PUBLISHED) == [
+    # The second copy does not stand in for the first.
+    assert summary.coverage_lines(patches, [second_copy(first)], PUBLISHED) == [
         f"Of the public download: 278 of 279 patients, {277_524 - missing - 1:,} of 277,524 "
         "patches:",
         "  1 patients missing (8864).",
@@ -58,21 +45,13 @@ def test_missing_patients_and_patches_are_told_apart(whole_download: list[Patch]
     ]
 
 
-def test_other_data_are_not_compared_with_the_download() -> None:
-    own = Patch("anna/0/a.png", "anna", 0, None, None, 10, "", 50, 50)
-    assert summary.coverage_lines([own], [], PUBLISHED) == []
-
-
-def test_exclusions_are_counted_by_reason_and_odd_sizes_named() -> None:
+def test_exclusions_odd_sizes_and_an_empty_split_are_shown() -> None:
     exclusions = [Exclusion("a", "empty file", ""), Exclusion("b", "empty file", "")]
-    odd = Patch("anna/0/a.png", "anna", 0, None, None, 10, "", 50, 41)
-    assert summary.exclusion_lines(exclusions, [odd]) == [
+    assert summary.exclusion_lines(exclusions, [OWN]) == [
         "2 files left out, see excluded.csv: empty file 2.",
         "1 patches used are not 50 x 50 pixels: training stretches them, as published.",
     ]
-
-
-def test_the_table_shows_an_empty_split() -> None:
-    counts = {"patients": 0, "patches": 0, "benign": 0, "malignant": 0}
-    _, line = summary.split_table({"testing": counts})
+    _, line = summary.split_table(
+        {"testing": dict.fromkeys(("patients", "patches", "benign", "malignant"), 0)}
+    )
     assert line.split() == ["testing", "0", "0", "0", "0", "-"]

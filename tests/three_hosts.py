@@ -22,7 +22,9 @@ from pathlib import Path
 import kill_training
 import pretended
 
-HOSTS, PORT, EPOCHS = 3, 2222, 4
+PORT, EPOCHS = 2222, 4
+# From a range kept for benchmarks (RFC 2544).
+HOSTS = [f"198.18.0.{host}" for host in (1, 2, 3)]
 BRIDGE = "cancernet"
 LIMIT_SECONDS = 120
 
@@ -32,35 +34,30 @@ def ip(*words: str) -> None:
     subprocess.run(["ip", *words], check=True)
 
 
-def address(host: int) -> str:
-    """Gives a host's, from a range kept for benchmarks (RFC 2544)."""
-    return f"198.18.0.{host + 1}"
-
-
 @contextmanager
 def hosts() -> Iterator[None]:
     """Makes the hosts and what connects them; takes them away at the end."""
     try:
         ip("link", "add", BRIDGE, "type", "bridge")
         ip("link", "set", BRIDGE, "up")
-        for host in range(HOSTS):
+        for host, address in enumerate(HOSTS):
             name, cable = f"{BRIDGE}{host}", f"{BRIDGE}-{host}"
             ip("netns", "add", name)
             ip("link", "add", cable, "type", "veth", "peer", "name", "eth0", "netns", name)
             ip("link", "set", cable, "master", BRIDGE, "up")
-            ip("-n", name, "address", "add", f"{address(host)}/24", "dev", "eth0")
+            ip("-n", name, "address", "add", f"{address}/24", "dev", "eth0")
             for device in ("lo", "eth0"):
                 ip("-n", name, "link", "set", device, "up")
         yield
     finally:
-        for host in range(HOSTS):
+        for host in range(len(HOSTS)):
             subprocess.run(["ip", "netns", "delete", f"{BRIDGE}{host}"], check=False)
         subprocess.run(["ip", "link", "delete", BRIDGE], check=False)
 
 
 def train(folders: list[Path], output: str, *options: str) -> list[subprocess.Popen[str]]:
     """Starts train_model.py on all hosts."""
-    addresses = [f"{address(host)}:{PORT}" for host in range(HOSTS)]
+    addresses = [f"{address}:{PORT}" for address in HOSTS]
     script = [sys.executable, str(pretended.PROJECT / "train_model.py"), "--output", output]
     numbers = ["--epochs", str(EPOCHS), "--batch-size", str(kill_training.BATCH_SIZE)]
     return [
@@ -93,7 +90,7 @@ def cut_off(processes: list[subprocess.Popen[str]], victim: int) -> bool:
         seconds = time.monotonic() - began
         said = [line for line in errors.splitlines() if line.startswith("error: ")]
         well &= process.returncode == 2 and len(said) == 1
-        well &= host == victim or f"({address(victim)}:{PORT})" in said[0]
+        well &= host == victim or f"({HOSTS[victim]}:{PORT})" in "".join(said)
         print(f"host {host} ended with {process.returncode} within {seconds:.0f} s: {said}")
     ip("link", "set", f"{BRIDGE}-{victim}", "up")
     return well
@@ -115,12 +112,10 @@ def main() -> None:
     problems = []
     with tempfile.TemporaryDirectory() as name, hosts():
         folder = Path(name)
-        kill_training.draw_patches(folder / "datasets/original")
-        build = [sys.executable, str(pretended.PROJECT / "build_dataset.py")]
-        subprocess.run(build, cwd=folder, check=True, stdout=subprocess.DEVNULL)
-        folders = pretended.copy_data(folder, HOSTS)
+        kill_training.build(folder)
+        folders = pretended.copy_data(folder, len(HOSTS))
         finish(train(folders, "unbroken"))
-        for victim in reversed(range(HOSTS)):
+        for victim in reversed(range(len(HOSTS))):
             output = f"cut{victim}"
             print(f"Host {victim} is cut off{', the chief' if victim == 0 else ''}.", flush=True)
             if not cut_off(train(folders, output), victim):

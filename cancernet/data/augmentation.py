@@ -1,27 +1,18 @@
-"""The published random affine warp, on whole batches.
+"""The published random affine warp, that of Keras' legacy `ImageDataGenerator`, on whole batches.
 
-The published pipeline warps one patch after the other in Python, with `ImageDataGenerator` of
-Keras' legacy preprocessing. Here one TensorFlow operation warps the whole batch: the same
-parameters, drawn from the same distribution, give the same pixels.
+The same parameters, drawn from the same distribution, give the same pixels.
 """
 
 import math
 from typing import NamedTuple
 
-import numpy as np
 import tensorflow as tf
 
-from cancernet.recipes import Augmentation
-
-# Optical density of haematoxylin, eosin and DAB in red, green and blue: A. C. Ruifrok and D. A.
-# Johnston 2001 (Anal. Quant. Cytol. Histol. 23).
-STAINS = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]], np.float32)
-
-DARKEST = 1 / 255  # Optical density has no end at 0.
+from cancernet.recipe import Augmentation
 
 
 class Parameters(NamedTuple):
-    """One warp a patch: tensors of shape (batch,), by the names that Keras gives them."""
+    """One warp per patch: tensors of shape (batch,), by the names that Keras gives them."""
 
     theta: tf.Tensor  # Rotation, degrees.
     tx: tf.Tensor  # Shift, pixels; drawn from the height's range.
@@ -38,64 +29,33 @@ def augment(
     *,
     augmentation: Augmentation,
     seed: tf.Tensor,
-    share: tuple[tf.Tensor, tf.Tensor] | None = None,
+    shard: tuple[tf.Tensor, tf.Tensor] | None = None,
 ) -> tf.Tensor:
     """Warps each image of a batch at random, as `ImageDataGenerator.random_transform` does.
 
     Args:
-        images: float32 in [0, 1], shape (batch, height, width, channels). Square and of red, green
-            and blue where the augmentation transposes or stains.
-        augmentation: The ranges of the warp, and what else is changed.
+        images: float32 in [0, 1], shape (batch, height, width, channels). Square where the
+            augmentation transposes.
+        augmentation: The ranges of the warp.
         seed: Integers, shape (2,). The same seed gives the same result to the bit.
-        share: Where the images are but a share of a batch, the place of the first one in it, and
+        shard: Where the images are but a part of a batch, the place of the first one in it, and
             how many the batch has: each is warped as it would be among all of them.
-
-    Returns:
-        The changed images, of the same type, shape and range.
     """
     batch, height, width = tf.unstack(tf.shape(images)[:3])
-    first, whole = share or (0, batch)
+    first, whole = shard or (0, batch)
     parameters = random_parameters(
         whole, augmentation=augmentation, image_size=(height, width), seed=seed
     )
 
     def own(drawn: tf.Tensor) -> tf.Tensor:
-        return drawn[first : first + batch] if share else drawn
+        return drawn[first : first + batch] if shard else drawn
 
     images = warp(images, Parameters(*map(own, parameters)))
     # Draws of their own, so that those of the published warp are the same with and without.
     if augmentation.transpose:
         drawn = tf.random.stateless_uniform((whole, 1, 1, 1), tf.random.fold_in(seed, 1))
         images = tf.where(own(drawn) < 0.5, images, tf.transpose(images, (0, 2, 1, 3)))
-    if augmentation.stain:
-        factors = tf.random.stateless_uniform(
-            (whole, len(STAINS)),
-            tf.random.fold_in(seed, 2),
-            minval=1 - augmentation.stain,
-            maxval=1 + augmentation.stain,
-        )
-        images = scale_stains(images, own(factors))
     return images
-
-
-def scale_stains(images: tf.Tensor, factors: tf.Tensor) -> tf.Tensor:
-    """Scales how much of each stain is in an image: paler or darker, bluer or pinker.
-
-    Light that goes through is 10 to the power of minus the optical density, and densities of
-    stains add up (Beer and Lambert); so they are taken apart, scaled and put together again.
-
-    Args:
-        images: Red, green and blue, float32 in [0, 1], shape (batch, height, width, 3).
-        factors: Of haematoxylin, eosin and the rest, shape (batch, 3).
-
-    Returns:
-        The images, of the same type, shape and range.
-    """
-    mix = tf.einsum("is,bs,sj->bij", np.linalg.inv(STAINS), factors, STAINS)
-    shape = tf.shape(images)
-    density = tf.reshape(-tf.math.log(tf.maximum(images, DARKEST)), (shape[0], -1, 3))
-    scaled = tf.exp(-tf.matmul(density, mix))
-    return tf.reshape(tf.minimum(scaled, 1.0), shape)
 
 
 def random_parameters(
@@ -105,16 +65,9 @@ def random_parameters(
     image_size: tuple[int | tf.Tensor, int | tf.Tensor],
     seed: tf.Tensor,
 ) -> Parameters:
-    """Draws warps with the distribution of `ImageDataGenerator.get_random_transform`.
+    """Draws `count` warps with the distribution of `ImageDataGenerator.get_random_transform`.
 
-    Args:
-        count: How many warps.
-        augmentation: Their ranges.
-        image_size: Height and width of the images in pixels, which the shifts are shares of.
-        seed: Integers, shape (2,). The same seed gives the same warps to the bit.
-
-    Returns:
-        One independent warp a patch.
+    The shifts are shares of `image_size`, height and width in pixels.
     """
     # Stateless: the draws depend on the seed alone, not on what was drawn before.
     draws = tf.random.stateless_uniform((count, len(Parameters._fields)), seed, minval=-1, maxval=1)
@@ -140,10 +93,7 @@ def warp(images: tf.Tensor, parameters: Parameters) -> tf.Tensor:
 
     Args:
         images: float32, shape (batch, height, width, channels).
-        parameters: One warp an image.
-
-    Returns:
-        The warped images, of the same type, shape and range.
+        parameters: One warp per image.
     """
     size = tf.shape(images)[1:3]
     warped = tf.raw_ops.ImageProjectiveTransformV3(
@@ -165,10 +115,6 @@ def _transforms(parameters: Parameters, size: tf.Tensor) -> tf.Tensor:
     the width and the height, with two oddities that are kept here: tx, drawn from the height's
     range, shifts along the width; and the centre's x is half the height. Both show only in images
     that are not square.
-
-    Args:
-        parameters: One warp an image.
-        size: Height and width in pixels, int32, shape (2,).
 
     Returns:
         The numbers a to h, float32, shape (batch, 8): the pixel at (x, y) comes from

@@ -1,50 +1,46 @@
-"""How a data set is built: names given, files copied, the new set put in the old one's place."""
+"""How a data set is built: files named and copied, no overlap proved, the older set replaced."""
 
 import hashlib
-import json
 import os
+import unicodedata
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import fields
-from operator import attrgetter
-from pathlib import Path, PurePath, PurePosixPath
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import astuple, fields
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from cancernet.cli import InputError, map_files
-from cancernet.data.dataset import (
-    BUILD,
-    EXCLUDED,
-    MANIFEST,
-    Row,
-    beside,
-    comparable,
-    read_build,
-    remove,
-    settle,
-)
+from cancernet.data.dataset import BUILD, EXCLUDED, MANIFEST, Dataset, Row, count_splits, read_build
 from cancernet.data.originals import Exclusion, Patch
-from cancernet.data.patches import ExcludedError
+from cancernet.data.patch import ExcludedError
 from cancernet.data.splitting import SPLITS
-from cancernet.files import write_rows
+from cancernet.files import finish_swap, replacing_folder, write_csv, write_json
 
 
-def check_replaceable(dataset: Path, *, original: Path, sample: bool) -> None:
+def check_replaceable(dataset: Path, *, original: Path | None, sample: bool) -> None:
     """Makes sure that building into a directory destroys nothing but an older data set.
+
+    Args:
+        dataset: The data set directory, where a half-done replacement is finished first.
+        original: The original directory; None where it is not known yet.
+        sample: Whether the sample is to be built.
 
     Raises:
         InputError: The directory is no data set, is built from real patches and would be replaced
             by the sample, or lies in the original directory or around it.
     """
-    target, source = dataset.resolve(), original.resolve()
+    finish_swap(dataset)
+    target = dataset.resolve()
     if target.is_file():
         raise InputError(f"--dataset is {target}, a file: expected a directory.")
-    if target.is_relative_to(source) or source.is_relative_to(target):
-        raise InputError(
-            f"The data set {dataset} and the originals {original} lie one in the other. "
-            "Name another --dataset."
-        )
-    if not dataset.exists() or (dataset.is_dir() and not any(dataset.iterdir())):
+    if original is not None:
+        source = original.resolve()
+        if target.is_relative_to(source) or source.is_relative_to(target):
+            raise InputError(
+                f"The data set {dataset} and the originals {original} lie one in the other. "
+                "Name another --dataset."
+            )
+    if not dataset.exists() or not any(dataset.iterdir()):
         return
     try:
         build = read_build(dataset)
@@ -60,39 +56,7 @@ def check_replaceable(dataset: Path, *, original: Path, sample: bool) -> None:
         )
 
 
-def split_folders(base: str, split_paths: Sequence[str]) -> dict[str, str]:
-    """Turns the paths of the splits into folders below the data set directory.
-
-    Args:
-        base: The data set directory as configured.
-        split_paths: The directories of training, validation and testing, as configured.
-
-    Returns:
-        Each split's folder relative to `base`, with forward slashes.
-
-    Raises:
-        InputError: A path is not below `base`, or lies in another one.
-    """
-    if not all(isinstance(path, str) for path in split_paths):
-        raise InputError(
-            f"TRAIN_PATH, VAL_PATH and TEST_PATH are {split_paths!r}: expected paths, as text. "
-            "Change them in cancernet/config.py."
-        )
-    folders = {}
-    for split, path in zip(SPLITS, map(PurePath, split_paths), strict=True):
-        below = path.is_relative_to(base) and path != PurePath(base) and ".." not in path.parts
-        overlapping = [
-            other
-            for other in map(PurePath, split_paths)
-            if path.is_relative_to(other) or other.is_relative_to(path)
-        ]
-        if not below or len(overlapping) > 1:  # Each path is relative to itself.
-            raise InputError(
-                f"The {split} split's directory is {path}: expected one of its own below {base}. "
-                "Change TRAIN_PATH, VAL_PATH and TEST_PATH in cancernet/config.py."
-            )
-        folders[split] = path.relative_to(base).as_posix()
-    return folders
+# --- Names ---------------------------------------------------------------------------------------
 
 
 def plan(
@@ -102,43 +66,43 @@ def plan(
 
     Patches that share a file name all get `<patient>_<file name>`; where that is taken as well, a
     number before the ending keeps them apart.
+
+    Args:
+        patches: The files used.
+        split_of: Each source's split.
+        folders: Each split's folder below the data set directory.
     """
     same_name: dict[str, list[Patch]] = defaultdict(list)
     for patch in sorted(patches, key=lambda patch: patch.source):
-        same_name[comparable(_name(patch.source))].append(patch)
+        same_name[_comparable(_name(patch.source))].append(patch)
 
     rows = []
+    # The split and class folder that each name stands in; those used once stay as they are.
     taken = {name: {("", -1)} for name, sharers in same_name.items() if len(sharers) == 1}
     for sharers in same_name.values():
-        for patch in sharers:
-            split, name = split_of[patch.source], _name(patch.source)
+        for p in sharers:
+            split, name = split_of[p.source], _name(p.source)
             if len(sharers) > 1:
-                name = _free_name(f"{patch.patient}_{name}", (split, patch.label), taken)
-            rows.append(
-                Row(
-                    split=split,
-                    label=patch.label,
-                    patient=patch.patient,
-                    x=patch.x,
-                    y=patch.y,
-                    source=patch.source,
-                    file=f"{folders[split]}/{patch.label}/{name}",
-                    bytes=patch.bytes,
-                    sha256=patch.sha256,
-                )
-            )
+                name = _free_name(f"{p.patient}_{name}", (split, p.label), taken)
+            file = f"{folders[split]}/{p.label}/{name}"
+            rows.append(Row(split, p.label, p.patient, p.x, p.y, p.source, file, p.bytes, p.sha256))
     return sorted(rows, key=lambda row: row.file)
 
 
-def _name(source: str) -> str:
-    return source.rsplit("/", maxsplit=1)[-1]
+def _name(path: str) -> str:
+    return path.rsplit("/", maxsplit=1)[-1]
+
+
+def _comparable(name: str) -> str:
+    """A name as macOS and Windows compare it: two that they take for one must not meet."""
+    return name.lower() if name.isascii() else unicodedata.normalize("NFC", name).casefold()
 
 
 def _free_name(name: str, place: tuple[str, int], taken: dict[str, set[tuple[str, int]]]) -> str:
     """Finds a name that stands in no other split and not yet in this split's class folder."""
     path, number, candidate = PurePosixPath(name), 1, name
     while True:
-        places = taken.setdefault(comparable(candidate), set())
+        places = taken.setdefault(_comparable(candidate), set())
         if place not in places and all(split == place[0] for split, _ in places):
             places.add(place)
             return candidate
@@ -146,34 +110,85 @@ def _free_name(name: str, place: tuple[str, int], taken: dict[str, set[tuple[str
         candidate = f"{path.stem}_{number}{path.suffix}"
 
 
-# Names are text from here on: a Path of each file would cost as much as reading it.
+# --- Files ---------------------------------------------------------------------------------------
+
+
+def build(
+    dataset: Path,
+    rows: Sequence[Row],
+    exclusions: Sequence[Exclusion],
+    *,
+    original: Path,
+    copy_mode: str,
+    about: Mapping[str, Any],
+) -> Dataset:
+    """Builds a data set beside the older one, if there is one, and puts it in its place.
+
+    Args:
+        dataset: The data set directory.
+        rows: What `plan` gave.
+        exclusions: The files left out.
+        original: Where the sources are.
+        copy_mode: "copy", "hardlink" or "symlink".
+        about: How it was split: `method`, `seed`, `fractions` and `sample` of build.json.
+
+    Returns:
+        The data set, with the files that vanished or changed meanwhile among its exclusions.
+
+    Raises:
+        InputError: The file system refuses the copy mode, or `prove` the split.
+    """
+    with replacing_folder(dataset) as new:
+        results = _stage(original, new, rows, copy_mode)
+        gone = [each for each in results if isinstance(each, Exclusion)]
+        staged = [each for each in results if isinstance(each, Row)]
+        staged.sort(key=lambda row: row.file)
+        content = prove(staged, about)
+        left_out = sorted([*exclusions, *gone], key=lambda each: each.source)
+        for name, kind, items in ((MANIFEST, Row, staged), (EXCLUDED, Exclusion, left_out)):
+            write_csv(new / name, [field.name for field in fields(kind)], map(astuple, items))
+        write_json(new / BUILD, content)
+    return Dataset.of(dataset, staged, content, left_out)
+
+
+def _stage(original: Path, new: Path, rows: Sequence[Row], copy_mode: str) -> list[Row | Exclusion]:
+    """Puts the files into the new folder, but for those that vanished or changed."""
+    for folder in {row.file.rsplit("/", maxsplit=1)[0] for row in rows}:
+        (new / folder).mkdir(parents=True, exist_ok=True)
+
+    def stage_file(row: Row) -> Row | Exclusion:
+        # Text: a Path of each file would cost as much as reading it.
+        source, target = f"{original}/{row.source}", f"{new}/{row.file}"
+        try:
+            if copy_mode == "copy":
+                _copy(source, target, row.sha256)
+            else:
+                _link(source, target, os.link if copy_mode == "hardlink" else os.symlink)
+        except FileNotFoundError:
+            return Exclusion(row.source, "vanished during the build", "")
+        except ExcludedError as excluded:
+            return Exclusion(row.source, excluded.reason, excluded.detail)
+        return row
+
+    results: list[Row | Exclusion] = []
+    for split in SPLITS:
+        print(f"Building {split} set ...", flush=True)
+        of_split = [row for row in rows if row.split == split]
+        results += map_files(stage_file, of_split, what="Copying")
+    return results
 
 
 def _copy(source: str, target: str, sha256: str) -> None:
-    try:
-        with open(source, "rb", buffering=0) as file:  # noqa: PTH123
-            data = file.read()
-    except FileNotFoundError as error:
-        raise ExcludedError("vanished during the build", "") from error
+    with open(source, "rb", buffering=0) as file:  # noqa: PTH123
+        data = file.read()
     if hashlib.sha256(data).hexdigest() != sha256:
         raise ExcludedError("changed during the build", "")
     with open(target, "wb") as file:  # noqa: PTH123
         file.write(data)
 
 
-def _hardlink(source: str, target: str, _sha256: str) -> None:
-    _link(os.link, source, target)
-
-
-def _symlink(source: str, target: str, _sha256: str) -> None:
-    _link(os.symlink, source, target)
-
-
-def _link(link: Callable[[str, str], None], source: str, target: str) -> None:
-    try:
-        content = os.path.realpath(source, strict=True)
-    except FileNotFoundError as error:
-        raise ExcludedError("vanished during the build", "") from error
+def _link(source: str, target: str, link: Callable[[str, str], None]) -> None:
+    content = os.path.realpath(source, strict=True)
     try:
         link(content, target)
     except OSError as error:
@@ -184,100 +199,60 @@ def _link(link: Callable[[str, str], None], source: str, target: str) -> None:
         ) from error
 
 
-COPY_MODES = {"copy": _copy, "hardlink": _hardlink, "symlink": _symlink}
+# --- Proof ---------------------------------------------------------------------------------------
 
 
-@contextmanager
-def new_set(dataset: Path) -> Iterator[None]:
-    """Makes room for a new set beside the old one, and clears away what does not get finished."""
-    new, old = beside(dataset)
-    remove(new)
-    remove(old)
-    new.mkdir(parents=True)
-    try:
-        yield
-    finally:
-        settle(dataset)  # First: a stop in the middle of the swap must not cost the new set.
-        remove(new)
-
-
-def check_copy_mode(copy_mode: str) -> None:
-    """Raises InputError where there is no such copy mode."""
-    if copy_mode not in tuple(COPY_MODES):  # A tuple takes what cannot be hashed, too.
-        raise InputError(f"COPY_MODE is {copy_mode!r}: expected one of {', '.join(COPY_MODES)}.")
-
-
-def stage(
-    original: Path, dataset: Path, rows: Sequence[Row], *, copy_mode: str
-) -> tuple[list[Row], list[Exclusion]]:
-    """Puts the files into the new data set, which stands beside the old one until `swap`.
+def prove(rows: Sequence[Row], about: Mapping[str, Any]) -> dict[str, Any]:
+    """Makes the content of build.json and refuses a split that no metric could be trusted on.
 
     Args:
-        original: Where the sources are.
-        dataset: The data set directory that the new set is for.
-        rows: The files.
-        copy_mode: "copy", "hardlink" or "symlink".
-
-    Returns:
-        The rows that are there now, and the files that vanished or changed since they were checked.
+        rows: The patches of all splits.
+        about: As `build` takes it.
 
     Raises:
-        InputError: Unknown copy mode, or one that the file system refuses.
+        InputError: A patient (except under `image`), file name or content stands in two splits, or
+            a split lacks a class (under `published` it may be wholly empty).
     """
-    check_copy_mode(copy_mode)
-    place = COPY_MODES[copy_mode]
-    new, _ = beside(dataset)
-    for folder in {row.file.rsplit("/", maxsplit=1)[0] for row in rows}:
-        (new / folder).mkdir(parents=True, exist_ok=True)
-
-    def stage_file(row: Row) -> Row | Exclusion:
-        try:
-            place(f"{original}/{row.source}", f"{new}/{row.file}", row.sha256)
-        except ExcludedError as excluded:
-            return Exclusion(row.source, excluded.reason, excluded.detail)
-        return row
-
-    staged, exclusions = [], []
-    for split in SPLITS:
-        print(f"Building {split} set ...", flush=True)
-        of_split = [row for row in rows if row.split == split]
-        for result in map_files(stage_file, of_split, what="Copying"):
-            if isinstance(result, Row):
-                staged.append(result)
-            else:
-                exclusions.append(result)
-    return sorted(staged, key=lambda row: row.file), exclusions
-
-
-def swap(
-    dataset: Path, rows: Sequence[Row], exclusions: Sequence[Exclusion], build: Mapping[str, Any]
-) -> None:
-    """Writes the lists of the new data set and puts it in the old one's place.
-
-    Args:
-        dataset: The data set directory.
-        rows: What was staged, sorted by file.
-        exclusions: All files left out.
-        build: The content of build.json.
-    """
-    new, old = beside(dataset)
-    _write_csv(new / MANIFEST, Row, rows)
-    _write_csv(new / EXCLUDED, Exclusion, sorted(exclusions, key=lambda each: each.source))
-    # Last, since it says that the set is whole.
-    (new / BUILD).write_text(json.dumps(build, indent=2) + "\n", encoding="utf-8")
-    dataset = dataset.resolve()
-    if dataset.exists():
-        dataset.rename(old)
-    try:
-        new.rename(dataset)
-    except OSError:
-        if old.exists():
-            old.rename(dataset)
-        raise
+    method, splits = about["method"], count_splits(rows)
+    _check_classes(splits, method)
+    shared = {
+        "patients": _in_two_splits((row.patient, row.split) for row in rows),
+        "files": _in_two_splits((_comparable(_name(row.file)), row.split) for row in rows),
+        "contents": _in_two_splits((row.sha256, row.split) for row in rows),
+    }
+    for kind, items in shared.items():
+        if items and not (method == "image" and kind == "patients"):
+            raise InputError(
+                f"{len(items)} {kind} stand in two splits, {min(items)!r} first. Rename or remove "
+                "them in the original directory, or choose the 'patient' split."
+            )
+    return {
+        "method": method,
+        "seed": about["seed"],
+        # The published lists follow no fractions.
+        "fractions": None if method == "published" else dict(about["fractions"]),
+        "splits": splits,
+        "overlap": {kind: len(items) for kind, items in shared.items()},
+        "sample": about["sample"],
+    }
 
 
-def _write_csv(path: Path, kind: type, items: Iterable[Any]) -> None:
-    names = [field.name for field in fields(kind)]
-    # A name on Linux need not be valid text.
-    with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
-        write_rows(file, [names, *map(attrgetter(*names), items)])
+def _check_classes(splits: Mapping[str, Mapping[str, int]], method: str) -> None:
+    way_out = "Add patients, change TRAIN_SPLIT or VAL_SPLIT, or try another seed."
+    if method == "published":
+        way_out = "Add patients, or take --split patient."
+    for split, counts in splits.items():
+        if method == "published" and counts["patches"] == 0:
+            continue
+        for label in ("benign", "malignant"):
+            if counts[label] == 0:
+                raise InputError(
+                    f"The {split} split has no {label} patch ({counts['patients']} patients, "
+                    f"{counts['patches']} patches): nothing can be learnt or measured there. "
+                    + way_out
+                )
+
+
+def _in_two_splits(items: Iterable[tuple[str, str]]) -> set[str]:
+    split_of: dict[str, str] = {}
+    return {item for item, split in items if split_of.setdefault(item, split) != split}

@@ -11,38 +11,27 @@ from pathlib import Path
 from imutils import paths
 
 from cancernet.cli import InputError, map_files
-from cancernet.data.patches import ExcludedError, PatchName, check_image, parse_source
+from cancernet.data.patch import ExcludedError, PatchName, check_image, parse_source
+
+HANDLE = "paultimothymooney/breast-histopathology-images"  # The public data set on Kaggle.
 
 # The archive on Kaggle holds the whole data set twice, once more below this folder.
 SECOND_COPY = "IDC_regular_ps50_idx5"
-
 SECOND_COPY_REASON = "second copy of the data set"
 
 
 @dataclass(frozen=True)
 class Patch:
-    """A file that is used.
+    """A file that is used; what its name does not tell is None."""
 
-    Attributes:
-        source: Path below the original directory, with forward slashes.
-        patient: The patient's number, or the name of the patient's folder.
-        label: 0 benign, 1 malignant.
-        x: Left edge on the slide in pixels; None where the name does not tell.
-        y: Upper edge on the slide in pixels; None where the name does not tell.
-        bytes: Size of the file.
-        sha256: Hash of the file's bytes, in hexadecimal.
-        width: Width in pixels.
-        height: Height in pixels.
-    """
-
-    source: str
-    patient: str
-    label: int
-    x: int | None
-    y: int | None
+    source: str  # Path below the original directory, with forward slashes.
+    patient: str  # The patient's number, or the name of the patient's folder.
+    label: int  # 0 benign, 1 malignant.
+    x: int | None  # Left edge on the slide, in pixels.
+    y: int | None  # Upper edge.
     bytes: int
-    sha256: str
-    width: int
+    sha256: str  # Of the file's bytes, in hexadecimal.
+    width: int  # In pixels.
     height: int
 
 
@@ -53,6 +42,28 @@ class Exclusion:
     source: str
     reason: str
     detail: str
+
+
+def download() -> Path:
+    """Downloads the public IDC data set (1.6 GB), or finds it where an earlier call left it.
+
+    Returns:
+        The directory in kagglehub's cache that holds it; nothing is copied out of there.
+
+    Raises:
+        InputError: It cannot be had: no network, a full disk, Kaggle refuses.
+    """
+    import kagglehub
+
+    try:
+        return Path(kagglehub.dataset_download(HANDLE))
+    # Whatever kagglehub, requests or the disk raise, the user can do the same about it.
+    except Exception as error:
+        raise InputError(
+            f"Could not download {HANDLE} ({type(error).__name__}: {error}). Check the network and "
+            "try again, or download it by hand from https://www.kaggle.com/datasets/"
+            f"{HANDLE} and unpack it into datasets/original, or try things out with --sample."
+        ) from error
 
 
 def examine(
@@ -69,21 +80,11 @@ def examine(
         The files used and those left out, each sorted by path; together they are all files there.
 
     Raises:
-        InputError: There is no file that can be used, or a limit is no whole number.
+        InputError: There is no file that can be used.
     """
-    for constant, value in (("MIN_SIDE", min_side), ("MAX_PIXELS", max_pixels)):
-        if not isinstance(value, int):
-            raise InputError(
-                f"{constant} is {value!r}: expected pixels, a whole number. "
-                "Change it in cancernet/config.py."
-            )
     if original.is_file():
         raise InputError(f"{original} is a file: expected the directory of the images.")
-    sources, exclusions = _list_sources(original)
-    names, unnamed = _parse_names(sources)
-    exclusions += unnamed
-    names, second_copies = _drop_second_copy(names)
-    exclusions += second_copies
+    names, exclusions = _list_patches(original)
 
     def examine_file(source: str) -> Patch | Exclusion:
         try:
@@ -97,13 +98,9 @@ def examine(
             source, name.patient, name.label, name.x, name.y, len(data), sha256, width, height
         )
 
-    patches = []
-    for result in map_files(examine_file, list(names), what="Checking"):
-        if isinstance(result, Patch):
-            patches.append(result)
-        else:
-            exclusions.append(result)
-    patches, same_content = _drop_same_content(patches)
+    examined = list(map_files(examine_file, list(names), what="Checking"))
+    exclusions += [each for each in examined if isinstance(each, Exclusion)]
+    patches, same_content = _drop_same_content([e for e in examined if isinstance(e, Patch)])
     exclusions += same_content
     if not patches:
         found = f"Found {len(exclusions):,} files in {original}" + "".join(
@@ -118,14 +115,23 @@ def examine(
     return patches, sorted(exclusions, key=lambda exclusion: exclusion.source)
 
 
-def _list_sources(original: Path) -> tuple[list[str], list[Exclusion]]:
-    """Lists the files, sorted, and what `list_files` passes over: linked and closed folders."""
-    prefix = len(str(original)) + 1
-    exclusions = []
+def _list_patches(original: Path) -> tuple[dict[str, PatchName], list[Exclusion]]:
+    """Finds all files, sorted, that their names do not rule out."""
 
     def relative(path: str) -> str:
-        return path[prefix:].replace(os.sep, "/")
+        return path[len(str(original)) + 1 :].replace(os.sep, "/")
 
+    names, exclusions = {}, []
+    for source in sorted(map(relative, paths.list_files(str(original)))):
+        try:
+            source.encode()
+            names[source] = parse_source(source)
+        except UnicodeEncodeError:
+            exclusions.append(Exclusion(source, "name is not valid UTF-8", ""))
+        except ExcludedError as excluded:
+            exclusions.append(Exclusion(source, excluded.reason, excluded.detail))
+
+    # What list_files passes over without a word: folders that are closed, and links to folders.
     def note_closed_folder(error: OSError) -> None:
         exclusions.append(Exclusion(relative(error.filename), "unreadable folder", str(error)))
 
@@ -134,25 +140,8 @@ def _list_sources(original: Path) -> tuple[list[str], list[Exclusion]]:
             if path.is_symlink():
                 target = str(path.readlink())
                 exclusions.append(Exclusion(relative(str(path)), "linked folder", target))
-
-    sources = []
-    for source in sorted(relative(path) for path in paths.list_files(original)):
-        try:
-            source.encode()
-            sources.append(source)
-        except UnicodeEncodeError:
-            exclusions.append(Exclusion(source, "name is not valid UTF-8", ""))
-    return sources, exclusions
-
-
-def _parse_names(sources: Sequence[str]) -> tuple[dict[str, PatchName], list[Exclusion]]:
-    names, exclusions = {}, []
-    for source in sources:
-        try:
-            names[source] = parse_source(source)
-        except ExcludedError as excluded:
-            exclusions.append(Exclusion(source, excluded.reason, excluded.detail))
-    return names, exclusions
+    names, second_copies = _drop_second_copy(names)
+    return names, exclusions + second_copies
 
 
 def _drop_second_copy(
@@ -161,22 +150,24 @@ def _drop_second_copy(
     """Leaves out the archive's second copy where the same patient and class stand outside it."""
     inside = {source for source in names if SECOND_COPY in source.split("/")[:-1]}
     outside = {(name.patient, name.label) for source, name in names.items() if source not in inside}
-    kept, exclusions = {}, []
-    for source, name in names.items():
-        if source in inside and (name.patient, name.label) in outside:
-            detail = f"patient {name.patient}, class {name.label} stands outside {SECOND_COPY}, too"
-            exclusions.append(Exclusion(source, SECOND_COPY_REASON, detail))
-        else:
-            kept[source] = name
-    return kept, exclusions
+    exclusions = [
+        Exclusion(
+            source,
+            SECOND_COPY_REASON,
+            f"patient {name.patient}, class {name.label} stands outside {SECOND_COPY}, too",
+        )
+        for source, name in names.items()
+        if source in inside and (name.patient, name.label) in outside
+    ]
+    dropped = {exclusion.source for exclusion in exclusions}
+    return {source: names[source] for source in names if source not in dropped}, exclusions
 
 
 def _read(original: Path, source: str) -> bytes:
-    """Reads a file that is a regular one, or a link to one inside the directory.
+    """Reads a file that is a regular one, or a link to one inside the directory; else excludes it.
 
     Raises:
-        ExcludedError: A link that leads nowhere or out of the directory, no regular file, a file
-            that cannot be read or is gone.
+        ExcludedError: For the reason why it cannot be read.
     """
     path = f"{original}/{source}"  # Text: a Path of each file would cost as much as reading it.
     try:
@@ -211,12 +202,12 @@ def _drop_same_content(patches: Sequence[Patch]) -> tuple[list[Patch], list[Excl
         same[patch.sha256].append(patch)
     kept, exclusions = [], []
     for patch in patches:
-        first, *others = same[patch.sha256]
-        if len({other.label for other in same[patch.sha256]}) > 1:
-            sources = ", ".join(o.source for o in (first, *others) if o is not patch)
+        alike = same[patch.sha256]
+        if len({other.label for other in alike}) > 1:
+            sources = ", ".join(other.source for other in alike if other is not patch)
             exclusions.append(Exclusion(patch.source, "same content, different labels", sources))
-        elif patch is not first:
-            exclusions.append(Exclusion(patch.source, "same content", first.source))
+        elif patch is not alike[0]:
+            exclusions.append(Exclusion(patch.source, "same content", alike[0].source))
         else:
             kept.append(patch)
     return kept, exclusions

@@ -1,13 +1,14 @@
 """Files to batches: the one reader of pixels that every script shares.
 
-The published scripts read patches with Keras' `ImageDataGenerator`, one after the other in Python.
-Here `tf.data` reads them, with the same pixels and the same warps. Patches stream from disk: no
-more than a few batches are in memory at a time.
+Where the published scripts use Keras' `ImageDataGenerator`, `tf.data` gives the same pixels and the
+same warps. Patches stream from disk: only a few batches are in memory at a time.
 """
 
 import math
 import os
+import random
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,111 +17,94 @@ from numpy.typing import NDArray
 
 from cancernet.cli import InputError
 from cancernet.data.augmentation import augment
-from cancernet.recipes import Augmentation
+from cancernet.recipe import Augmentation
 
 CLASSES = 2  # Benign and malignant.
 
-READ_AT_ONCE = 64  # Patches a task when all are read at the start.
+READ_AT_ONCE = 64  # Patches per task when all are read at the start.
 
 # Functions of TensorFlow operations alone, without Python's own `if` and `for` on tensors, need not
 # be rewritten by AutoGraph, which takes half a second at the first.
 as_is = tf.autograph.experimental.do_not_convert
 
 
+@dataclass(frozen=True)
+class Reading:
+    """How patches are read, whatever for."""
+
+    image_size: tuple[int, int]  # Height and width in pixels, which patches are resized to.
+    batch_size: int  # Patches per batch, over all workers; the last one may be smaller.
+    data_format: str = "channels_last"  # Or "channels_first".
+    replicas: int = 1  # Among how many devices each batch is shared out, over all workers.
+
+
 def training_batches(
     files: Sequence[str | Path],
-    labels: Sequence[int],
+    labels: Sequence[int] | NDArray[np.integer],
     *,
-    image_size: tuple[int, int],
-    batch_size: int,
+    reading: Reading,
     augmentation: Augmentation | None,
     seed: int,
     epochs: int,
     first_epoch: int = 0,
-    data_format: str = "channels_last",
-    devices: int = 1,
-    machine: int = 0,
-    machines: int = 1,
     cache_bytes: int = 0,
-    shares: Sequence[float] | None = None,
+    worker: int = 0,
+    workers: int = 1,
 ) -> tf.data.Dataset:
     """Makes the batches of all epochs, one epoch after the other.
 
-    In each epoch every patch comes once, in an order over the whole set that depends on `seed` and
-    the epoch alone; with `shares`, as many are drawn instead, with replacement. The last batch of
-    an epoch may be smaller; none holds patches of two epochs. Warps depend on `seed`, the epoch and
-    the step in it alone, so that training resumed at `first_epoch` gets exactly what it would have
-    got.
-
-    `fit` has to be told where an epoch ends: `steps_per_epoch`, the same `epochs`, and
-    `shuffle=False`, since the order is a shuffled one already.
+    In each epoch every patch comes once, in an order over the whole set; no batch holds patches of
+    two epochs. Order and warps depend on `seed`, the epoch and the step in it alone, so that
+    training resumed at `first_epoch` gets exactly what it would have got. `fit` has to be told
+    `steps_per_epoch`, the same `epochs`, and `shuffle=False`.
 
     Args:
         files: Patches, PNG or JPEG.
-        labels: 0 benign or 1 malignant, one a file.
-        image_size: Height and width of the images in pixels.
-        batch_size: Patches a step.
+        labels: 0 benign or 1 malignant, one per file.
+        reading: How they are read.
         augmentation: Ranges of the random warp, or None for the patches as they are.
         seed: Fixes order and warps.
         epochs: The epoch to stop before, counted from 0.
         first_epoch: The epoch to start with, counted from 0.
-        data_format: "channels_last" or "channels_first".
-        devices: Among how many each batch is shared out, over all machines.
-        machine: Which machine this is, counted from 0.
-        machines: How many there are, with equally many devices: each gets its shares of every
-            batch alone.
         cache_bytes: Where the decoded patches need no more memory than this, they are read once,
-            now, and kept; else, and with 0, they are read anew in each epoch.
-        shares: How often each patch is drawn, in proportion; None for each once.
+            now, and kept; else they are read anew in each epoch.
+        worker: Which worker this is, counted from 0.
+        workers: How many there are, each with as many replicas: it gets its shard of every batch.
 
     Returns:
-        Pairs of images, float32 in [0, 1], shape (batch, height, width, 3), or
-        (batch, 3, height, width) with "channels_first", and one-hot labels, float32, shape
+        Pairs of images, as `scoring_batches` gives them, and one-hot labels, float32, shape
         (batch, 2), column 1 malignant.
 
     Raises:
         InputError: There are no files.
-        ValueError: There is not one label, 0 or 1, a file.
     """
     paths = _path_tensor(files)
-    if len(labels) != len(files) or not set(labels) <= set(range(CLASSES)):
-        raise ValueError(
-            f"{len(files)} files need as many labels of 0 or 1; "
-            f"found {len(labels)} labels with the values {sorted(set(labels))}"
-        )
     targets = tf.one_hot(labels, depth=CLASSES)
 
     pixels = None
-    if len(files) * math.prod(image_size) * 3 <= cache_bytes:
-        pixels = _read_all(paths, image_size)
-
-    def order_of_epoch(epoch: tf.Tensor) -> tf.Tensor:
-        if shares is None:
-            return tf.random.experimental.stateless_shuffle(tf.range(len(files)), [seed, epoch])
-        logits = tf.math.log(tf.constant([shares], tf.float32))
-        return tf.random.stateless_categorical(logits, len(files), [seed, epoch], tf.int32)[0]
+    if len(files) * math.prod(reading.image_size) * 3 <= cache_bytes:
+        pixels = _read_all(paths, reading.image_size)
 
     def steps_of_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
-        order = order_of_epoch(epoch)
-        steps = _steps(order, batch_size=batch_size, devices=devices).enumerate()
-        return steps.map(lambda step, chosen: (epoch, step, chosen))
+        order = tf.random.experimental.stateless_shuffle(tf.range(len(files)), [seed, epoch])
+        return _steps(order, reading).enumerate().map(lambda step, chosen: (epoch, step, chosen))
 
     def load(epoch: tf.Tensor, step: tf.Tensor, chosen: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        share = None
-        if machines > 1:
+        shard = None
+        if workers > 1:
             whole = tf.size(chosen)
-            size = -(-whole // devices) * (devices // machines)  # As `_shareable` has it.
-            share = (machine * size, whole)
-            chosen = chosen[machine * size : (machine + 1) * size]
+            size = -(-whole // reading.replicas) * (reading.replicas // workers)  # See _shareable.
+            shard = (worker * size, whole)
+            chosen = chosen[worker * size : (worker + 1) * size]
         if pixels is None:
-            read = _read_batch(tf.gather(paths, chosen), image_size)
+            images = _read_batch(tf.gather(paths, chosen), reading.image_size)
         else:
-            read = tf.gather(pixels, chosen)
-        images = _scale(read)
+            images = tf.gather(pixels, chosen)
+        images = _scale(images)
         if augmentation is not None:
             step_seed = tf.random.fold_in([seed, epoch], step)
-            images = augment(images, augmentation=augmentation, seed=step_seed, share=share)
-        return _arrange(images, data_format), tf.gather(targets, chosen)
+            images = augment(images, augmentation=augmentation, seed=step_seed, shard=shard)
+        return _arrange(images, reading), tf.gather(targets, chosen)
 
     # Parted into steps before anything is read, so that no batch straddles two epochs and the
     # next epoch's first batches are read while the last of this one are trained on.
@@ -128,22 +112,8 @@ def training_batches(
     return _in_parallel(steps, load)
 
 
-def scoring_batches(
-    files: Sequence[str | Path],
-    *,
-    image_size: tuple[int, int],
-    batch_size: int,
-    data_format: str = "channels_last",
-    devices: int = 1,
-) -> tf.data.Dataset:
-    """Makes batches of the patches as they are, each once and in the given order.
-
-    Args:
-        files: Patches, PNG or JPEG.
-        image_size: Height and width of the images in pixels.
-        batch_size: Patches a batch; the last one may be smaller.
-        data_format: "channels_last" or "channels_first".
-        devices: Among how many each batch is shared out.
+def scoring_batches(files: Sequence[str | Path], reading: Reading) -> tf.data.Dataset:
+    """Makes batches of the patches, PNG or JPEG, each once and in the given order.
 
     Returns:
         Images alone, as `model.predict` takes them: float32 in [0, 1], shape
@@ -152,61 +122,91 @@ def scoring_batches(
     Raises:
         InputError: There are no files.
     """
-
-    def load(paths: tf.Tensor) -> tf.Tensor:
-        return _arrange(_scale(_read_batch(paths, image_size)), data_format)
-
-    steps = _steps(_path_tensor(files), batch_size=batch_size, devices=devices)
-    return _in_parallel(steps, load)
+    return _in_parallel(
+        _steps(_path_tensor(files), reading),
+        lambda paths: _finish(_read_batch(paths, reading.image_size), reading),
+    )
 
 
-def steps_per_epoch(patches: int, *, batch_size: int, devices: int = 1) -> int:
-    """Counts the batches that hold every patch once.
-
-    Where the last batch is too small for every device to get a patch of it, which Keras cannot
-    train or score, it is joined to the one before.
+def tile_batches(tiles: Sequence[NDArray[np.uint8]], reading: Reading) -> tf.data.Dataset:
+    """Makes batches of tiles cut from a larger image, as `scoring_batches` does of files.
 
     Args:
-        patches: How many patches there are.
-        batch_size: Patches a batch, over all devices.
-        devices: Among how many each batch is shared out.
+        tiles: Red, green and blue, uint8 in [0, 255], each of shape (height, width, 3) of its own.
+        reading: How they are resized and put together.
+    """
+    height, width = reading.image_size
+    pixels = np.empty((len(tiles), height, width, 3), np.uint8)
+    for shape in {tile.shape for tile in tiles}:
+        alike = [index for index, tile in enumerate(tiles) if tile.shape == shape]
+        stack = np.stack([tiles[index] for index in alike])
+        pixels[alike] = _resize(stack, height=height, width=width)
+
+    batches = tf.data.Dataset.from_tensor_slices(pixels).batch(reading.batch_size)
+    return _in_parallel(batches, lambda batch: _finish(batch, reading))
+
+
+def read_sample(
+    files: Sequence[Path], count: int, reading: Reading, *, seed: int
+) -> NDArray[np.float32] | None:
+    """Reads some patches, drawn at random: of which batch-norm statistics are re-estimated.
+
+    Returns:
+        At most `count` images, as `scoring_batches` gives them; None where `count` is 0.
+    """
+    count = min(count, len(files))
+    if not count:
+        return None
+    chosen = random.Random(seed).sample(files, count)
+    batches = scoring_batches(chosen, replace(reading, replicas=1))
+    return np.concatenate(list(batches.as_numpy_iterator()))
+
+
+# --- Steps ---------------------------------------------------------------------------------------
+
+
+def steps_per_epoch(patches: int, *, batch_size: int, replicas: int = 1) -> int:
+    """Counts the batches that hold every patch once.
+
+    Where the last batch is too small for every replica to get a patch of it, which Keras cannot
+    train or score, it is joined to the one before.
 
     Raises:
-        InputError: A batch is too small for the devices, be it the only one.
+        InputError: A batch is too small for the replicas, be it the only one.
     """
     steps = math.ceil(patches / batch_size)
     last = patches - (steps - 1) * batch_size
-    if steps > 1 and not _shareable(last, devices):
+    if steps > 1 and not _shareable(last, replicas):
         steps, last = steps - 1, last + batch_size
     for batch in {batch_size, last} if steps > 1 else {last}:
-        if not _shareable(batch, devices):
+        if not _shareable(batch, replicas):
             raise InputError(
-                f"A batch of {batch} patches cannot be shared out among {devices} devices, each "
-                f"taking {math.ceil(batch / devices)}: expected some for every one. Make "
-                f"BATCH_SIZE a multiple of {devices}, or hide devices (CUDA_VISIBLE_DEVICES)."
+                f"A batch of {batch} patches cannot be shared out among {replicas} devices, each "
+                f"taking {math.ceil(batch / replicas)}: expected some for every one. Make "
+                f"BATCH_SIZE a multiple of {replicas}, or hide devices (CUDA_VISIBLE_DEVICES)."
             )
     return steps
 
 
-def _shareable(batch: int, devices: int) -> bool:
-    """Whether the last device gets a patch where each other one takes an equal share, rounded up.
-
-    That is how `tf.distribute` shares out a batch.
-    """
-    return batch > math.ceil(batch / devices) * (devices - 1)
+def _shareable(batch: int, replicas: int) -> bool:
+    """Whether the last replica gets a patch: `tf.distribute` rounds up the share of each other."""
+    return batch > math.ceil(batch / replicas) * (replicas - 1)
 
 
-def _steps(items: tf.Tensor, *, batch_size: int, devices: int) -> tf.data.Dataset:
+def _steps(items: tf.Tensor, reading: Reading) -> tf.data.Dataset:
     """Parts items into those of each step: `batch_size` of them, and in the last one the rest."""
-    count = len(items)
-    steps = steps_per_epoch(count, batch_size=batch_size, devices=devices)
+    count, size = len(items), reading.batch_size
+    steps = steps_per_epoch(count, batch_size=size, replicas=reading.replicas)
 
     @as_is
     def items_of_step(step: tf.Tensor) -> tf.Tensor:
-        end = tf.where(step == steps - 1, count, (step + 1) * batch_size)
-        return items[step * batch_size : end]
+        end = tf.where(step == steps - 1, count, (step + 1) * size)
+        return items[step * size : end]
 
     return tf.data.Dataset.range(steps, output_type=tf.int32).map(items_of_step)
+
+
+# --- Pixels --------------------------------------------------------------------------------------
 
 
 def read_patch(path: tf.Tensor, *, height: int, width: int) -> tf.Tensor:
@@ -218,7 +218,7 @@ def read_patch(path: tf.Tensor, *, height: int, width: int) -> tf.Tensor:
     Args:
         path: The file's name, string, shape ().
         height: Rows of the result.
-        width: Columns of the result.
+        width: Its columns.
 
     Returns:
         Red, green and blue, uint8 in [0, 255], shape (height, width, 3).
@@ -227,37 +227,6 @@ def read_patch(path: tf.Tensor, *, height: int, width: int) -> tf.Tensor:
     # for JPEG, which is up to 16 levels off; Pillow takes the accurate one.
     image = tf.io.decode_jpeg(tf.io.read_file(path), channels=3, dct_method="INTEGER_ACCURATE")
     return _resize(image, height=height, width=width)
-
-
-def tile_batches(
-    tiles: Sequence[NDArray[np.uint8]],
-    *,
-    image_size: tuple[int, int],
-    batch_size: int,
-    data_format: str = "channels_last",
-) -> tf.data.Dataset:
-    """Makes batches of tiles cut from a larger image, as `scoring_batches` does of files.
-
-    Args:
-        tiles: Red, green and blue, uint8 in [0, 255], each of shape (height, width, 3) of its own.
-        image_size: Height and width of the images in pixels.
-        batch_size: Tiles a batch; the last one may be smaller.
-        data_format: "channels_last" or "channels_first".
-
-    Returns:
-        Images alone, in the order of the tiles: a file of the same pixels gives the same image.
-    """
-    height, width = image_size
-    pixels = np.empty((len(tiles), height, width, 3), np.uint8)
-    for shape in {tile.shape for tile in tiles}:
-        alike = [index for index, tile in enumerate(tiles) if tile.shape == shape]
-        stack = np.stack([tiles[index] for index in alike])
-        pixels[alike] = _resize(stack, height=height, width=width)
-
-    def load(batch: tf.Tensor) -> tf.Tensor:
-        return _arrange(_scale(batch), data_format)
-
-    return _in_parallel(tf.data.Dataset.from_tensor_slices(pixels).batch(batch_size), load)
 
 
 def _resize(images: tf.Tensor, *, height: int, width: int) -> tf.Tensor:
@@ -275,13 +244,6 @@ def _nearest_neighbours(side: tf.Tensor, target: int) -> tf.Tensor:
     (`ImagingScaleAffine`) gets there by adding up side / target, and so does this: where the place
     is a whole number, as often at sides of 32 or 160 resized to 48, any other order of rounding
     may pick the neighbour.
-
-    Args:
-        side: Pixels along the image's side, float64, shape ().
-        target: Pixels along the result's side.
-
-    Returns:
-        int32, shape (target,).
     """
     # Not `side / target`: TensorFlow's graph optimizer makes that a product with 1 / target.
     step = tf.math.divide_no_nan(side, target)
@@ -292,7 +254,7 @@ def _nearest_neighbours(side: tf.Tensor, target: int) -> tf.Tensor:
 def _read_batch(paths: tf.Tensor, image_size: tuple[int, int]) -> tf.Tensor:
     """Reads patches, uint8, shape (batch, height, width, 3)."""
     height, width = image_size
-    # A loop inside one step of tf.data: a step a patch was half as fast.
+    # A loop inside one step of tf.data: a step per patch was half as fast.
     return tf.map_fn(
         lambda path: read_patch(path, height=height, width=width),
         paths,
@@ -303,12 +265,11 @@ def _read_batch(paths: tf.Tensor, image_size: tuple[int, int]) -> tf.Tensor:
 
 def _read_all(paths: tf.Tensor, image_size: tuple[int, int]) -> tf.Tensor:
     """Reads all patches into memory, uint8, shape (patches, height, width, 3)."""
-    steps = _steps(paths, batch_size=READ_AT_ONCE, devices=1)
     pixels = np.empty((len(paths), *image_size, 3), np.uint8)
-    done = 0
-    for batch in _in_parallel(steps, lambda paths: _read_batch(paths, image_size)):
-        pixels[done : done + len(batch)] = batch
-        done += len(batch)
+    steps = _steps(paths, Reading(image_size, READ_AT_ONCE))
+    batches = _in_parallel(steps, lambda paths: _read_batch(paths, image_size))
+    for first, batch in zip(range(0, len(paths), READ_AT_ONCE), batches, strict=True):
+        pixels[first : first + len(batch)] = batch
     return tf.convert_to_tensor(pixels)
 
 
@@ -316,8 +277,13 @@ def _scale(pixels: tf.Tensor) -> tf.Tensor:
     return tf.cast(pixels, tf.float32) * (1 / 255)
 
 
-def _arrange(images: tf.Tensor, data_format: str) -> tf.Tensor:
-    return tf.transpose(images, (0, 3, 1, 2)) if data_format == "channels_first" else images
+def _finish(pixels: tf.Tensor, reading: Reading) -> tf.Tensor:
+    return _arrange(_scale(pixels), reading)
+
+
+def _arrange(images: tf.Tensor, reading: Reading) -> tf.Tensor:
+    first = reading.data_format == "channels_first"
+    return tf.transpose(images, (0, 3, 1, 2)) if first else images
 
 
 def _in_parallel(steps: tf.data.Dataset, load: Callable[..., object]) -> tf.data.Dataset:

@@ -6,7 +6,7 @@ Sixteen patients, one small slide each, cut up as those of Cruz-Roa et al. (2014
 """
 
 import math
-import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +16,8 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from cancernet.cli import InputError
+from cancernet.data.originals import Patch
+from cancernet.files import replacing_folder
 
 # Above every number of the published table, whose highest is 16896.
 SAMPLE_PATIENTS: tuple[str, ...] = tuple(str(number) for number in range(99901, 99917))
@@ -68,44 +70,34 @@ def draw_sample(folder: Path, *, seed: int) -> int:
     1 more than a multiple of 50. Patches without tissue are not written. The same seed gives the
     same bytes. An older sample is replaced once the new one is whole.
 
-    Args:
-        folder: a folder that holds an older sample, is empty or does not exist.
-        seed: whole number, at least 0.
-
     Returns:
         The number of patches, about 3,200.
 
     Raises:
-        InputError: something other than sample patients is in `folder`, or in the folder beside it
-            where an interrupted run drew. Nothing is changed then.
+        InputError: Something other than sample patients is in `folder`. Nothing is changed then.
     """
-    folder = folder.resolve()
-    drawing, older = (folder.with_name(folder.name + end) for end in (".drawing", ".older"))
-    for place in (folder, drawing, older):
-        _check_replaceable(place)
-    for leftover in (drawing, older):
-        if leftover.exists():
-            shutil.rmtree(leftover)
+    _check_replaceable(folder)
     patches = 0
-    for index, patient in enumerate(SAMPLE_PATIENTS):
-        rng = np.random.default_rng([seed, index])
-        slide, labels = _draw_slide(rng, malignant_share=MALIGNANT_PERCENT[index] / 100)
-        patches += _write_patches(drawing / patient, slide, labels)
-    # Moved aside, then deleted: a run that is stopped leaves no half of the older sample in place.
-    if folder.exists():
-        folder.rename(older)
-    drawing.rename(folder)
-    shutil.rmtree(older, ignore_errors=True)
+    with replacing_folder(folder) as drawing:
+        for index, patient in enumerate(SAMPLE_PATIENTS):
+            rng = np.random.default_rng([seed, index])
+            slide, labels = _draw_slide(rng, malignant_share=MALIGNANT_PERCENT[index] / 100)
+            patches += _write_patches(drawing / patient, slide, labels)
     return patches
 
 
-def _check_replaceable(place: Path) -> None:
-    if place.is_file():
-        raise InputError(f"{place} is a file, but the sample needs a folder there: move it away.")
-    for entry in sorted(place.iterdir()) if place.exists() else ():
+def is_synthetic(patches: Iterable[Patch]) -> bool:
+    """Whether any patch is of the sample."""
+    return any(patch.patient in SAMPLE_PATIENTS for patch in patches)
+
+
+def _check_replaceable(folder: Path) -> None:
+    if folder.is_file():
+        raise InputError(f"{folder} is a file, but the sample needs a folder there: move it away.")
+    for entry in sorted(folder.iterdir()) if folder.exists() else ():
         if entry.name not in SAMPLE_PATIENTS or not entry.is_dir():
             raise InputError(
-                f"{place} holds {entry.name!r}, which drawing the sample would delete: expected "
+                f"{folder} holds {entry.name!r}, which drawing the sample would delete: expected "
                 f"only folders of its patients, {SAMPLE_PATIENTS[0]} to {SAMPLE_PATIENTS[-1]}. "
                 f"Move what is yours away, or draw the sample into another folder."
             )

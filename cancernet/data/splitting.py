@@ -1,7 +1,7 @@
 """Which patch goes to training, validation and testing: three splits, pure functions.
 
-Standard library only. Everything is sorted before it is shuffled, with a generator of its own, so
-that the same seed gives the same split on every machine and file system.
+Everything is sorted before it is shuffled, with a generator of its own, so that the same seed gives
+the same split on every machine and file system.
 """
 
 import csv
@@ -10,13 +10,14 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from cancernet.cli import InputError
 
-SPLITS = ("training", "validation", "testing")
-METHODS = ("image", "patient", "published")
+if TYPE_CHECKING:
+    from cancernet.data.originals import Patch
 
+SPLITS = ("training", "validation", "testing")
 PUBLISHED_TABLE = Path(__file__).parent / "published.csv"
 
 # The search for a patient split: random beginnings, and the changes tried from each. With 279
@@ -29,36 +30,17 @@ MOST_TRIES = 10_000
 # What a split without one of the classes adds to the distance: more than any chi-square can be.
 MISSING_CLASS = 1e12
 
-# (benign, malignant) patches of a patient or of a split.
+# (benign, malignant) patches of a patient.
 Counts = tuple[int, int]
-
-
-class Labelled(Protocol):
-    """What a split has to know of a patch."""
-
-    @property
-    def source(self) -> str: ...  # noqa: D102
-
-    @property
-    def patient(self) -> str: ...  # noqa: D102
-
-    @property
-    def label(self) -> int: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
 class PublishedPatient:
-    """A row of the published table.
-
-    Attributes:
-        benign: Benign patches in the public download; None where the patient is not in it.
-        malignant: Malignant patches, likewise.
-        split: Place in the split of Cruz-Roa et al. (2014); None for patients in no list.
-    """
+    """A row of the published table; patches are None where the patient is not in the download."""
 
     benign: int | None
     malignant: int | None
-    split: str | None
+    split: str | None  # In the split of Cruz-Roa et al. (2014); None for patients in no list.
 
 
 def read_published() -> dict[str, PublishedPatient]:
@@ -84,63 +66,40 @@ def split_fractions(train_split: float, val_split: float) -> dict[str, float]:
     Args:
         train_split: Share of the whole that is for training and validation.
         val_split: Share of that part which is for validation.
-
-    Raises:
-        InputError: A ratio is not between 0 and 1, so that a split would be empty.
     """
-    for name, ratio in (("TRAIN_SPLIT", train_split), ("VAL_SPLIT", val_split)):
-        if not (isinstance(ratio, int | float) and 0 < ratio < 1):
-            raise InputError(
-                f"{name} is {ratio!r}: expected a number above 0 and below 1, "
-                "so that no split is empty. Change it in cancernet/config.py."
-            )
-    return {
-        "training": round(train_split * (1 - val_split), 12),
-        "validation": round(train_split * val_split, 12),
-        "testing": round(1 - train_split, 12),
-    }
+    shares = (train_split * (1 - val_split), train_split * val_split, 1 - train_split)
+    return {split: round(share, 12) for split, share in zip(SPLITS, shares, strict=True)}
 
 
 def assign_splits(
-    patches: Sequence[Labelled], *, method: str, train_split: float, val_split: float, seed: int
+    patches: Sequence["Patch"], *, method: str, train_split: float, val_split: float, seed: int
 ) -> dict[str, str]:
     """Gives every patch its split.
 
     Args:
         patches: All patches; their order does not matter.
         method: "image", "patient" or "published".
-        train_split: Share of the whole that is for training and validation.
-        val_split: Share of that part which is for validation.
+        train_split: As in `split_fractions`.
+        val_split: As in `split_fractions`.
         seed: Same seed, same split.
 
     Returns:
         Each source's split.
 
     Raises:
-        InputError: Unknown method, a ratio out of range, or fewer patients than splits.
+        InputError: There are fewer patients than splits.
     """
-    check_method(method)
-    fractions = split_fractions(train_split, val_split)
     if method == "image":
         sources = [patch.source for patch in patches]
         return split_images(sources, train_split=train_split, val_split=val_split, seed=seed)
     if method == "patient":
-        split_of_patient = split_patients(count_patients(patches), fractions=fractions, seed=seed)
+        of_class = Counter((patch.patient, patch.label) for patch in patches)
+        counts = {patient: (of_class[patient, 0], of_class[patient, 1]) for patient, _ in of_class}
+        fractions = split_fractions(train_split, val_split)
+        split_of_patient = split_patients(counts, fractions=fractions, seed=seed)
     else:
         split_of_patient = split_as_published({patch.patient for patch in patches})
     return {patch.source: split_of_patient[patch.patient] for patch in patches}
-
-
-def check_method(method: str) -> None:
-    """Raises InputError where there is no such way to split."""
-    if method not in METHODS:
-        raise InputError(f"SPLIT_BY is {method!r}: expected one of {', '.join(METHODS)}.")
-
-
-def count_patients(patches: Iterable[Labelled]) -> dict[str, Counts]:
-    """Counts each patient's benign and malignant patches."""
-    counts = Counter((patch.patient, patch.label) for patch in patches)
-    return {patient: (counts[patient, 0], counts[patient, 1]) for patient, _ in counts}
 
 
 def split_images(
@@ -157,11 +116,8 @@ def split_images(
 
 def split_as_published(patients: Iterable[str]) -> dict[str, str]:
     """Gives patients their published split; those in no list go to training."""
-    published = read_published()
-    return {
-        patient: (published[patient].split if patient in published else None) or "training"
-        for patient in patients
-    }
+    listed = {patient: facts.split for patient, facts in read_published().items()}
+    return {patient: listed.get(patient) or "training" for patient in patients}
 
 
 def split_patients(
@@ -187,34 +143,35 @@ def split_patients(
     if len(counts) < len(SPLITS):
         raise InputError(
             f"Found {len(counts)} patients, but {len(SPLITS)} splits that share none need at least "
-            f"{len(SPLITS)}. Add patients, or take SPLIT_BY = 'image' and its flattering figures."
+            f"{len(SPLITS)}. Add patients, or take SPLIT_BY = 'image' and its flattering metrics."
         )
-    wholes = [sum(each) for each in zip(*counts.values(), strict=True)]
-    expected = [[fractions[split] * whole for split in SPLITS] for whole in wholes]
     generator = random.Random(seed)
-    ends = [_approach(counts, fractions, expected, generator) for _ in range(BEGINNINGS)]
+    shares = [fractions[split] for split in SPLITS]
+    ends = [_approach(counts, shares, generator) for _ in range(BEGINNINGS)]
     _, nearest = min(ends, key=lambda end: end[0])
     return {patient: SPLITS[place] for patient, place in nearest.items()}
 
 
 def _approach(
-    counts: Mapping[str, Counts],
-    fractions: Mapping[str, float],
-    expected: Sequence[Sequence[float]],
-    generator: random.Random,
+    counts: Mapping[str, Counts], shares: Sequence[float], generator: random.Random
 ) -> tuple[float, dict[str, int]]:
-    """Goes from a random beginning to where no move tried helps; `expected` is by class and split.
+    """Goes from a random beginning to where no move tried helps.
 
     Returns:
         The distance there, and each patient's split as its place in SPLITS.
     """
     patients, places = sorted(counts), range(len(SPLITS))
-    shares = [fractions[split] for split in SPLITS]
+    wholes = [sum(of_class) for of_class in zip(*counts.values(), strict=True)]
+    expected = [share * whole for whole in wholes for share in shares]
     place_of = dict(zip(patients, generator.choices(places, shares, k=len(patients)), strict=True))
-    totals = [[0 for _ in places] for _ in expected]  # By class and split.
+    totals = [0] * len(expected)  # By class and split, one after the other.
+
+    def add(totals: list[int], patient: str, place: int, sign: int) -> None:
+        for label, patches in enumerate(counts[patient]):
+            totals[label * len(SPLITS) + place] += sign * patches
+
     for patient, place in place_of.items():
-        for total, patches in zip(totals, counts[patient], strict=True):
-            total[place] += patches
+        add(totals, patient, place, 1)
     distance = _distance(totals, expected)
     for _ in range(min(MOST_TRIES, TRIES_PER_PATIENT * len(patients))):
         first, second = generator.sample(patients, 2)
@@ -222,24 +179,22 @@ def _approach(
             changes = {first: place_of[second], second: place_of[first]}
         else:
             changes = {first: generator.choice(places)}
-        changed = [total.copy() for total in totals]
+        changed = totals.copy()
         for patient, place in changes.items():
-            for total, patches in zip(changed, counts[patient], strict=True):
-                total[place_of[patient]] -= patches
-                total[place] += patches
+            add(changed, patient, place_of[patient], -1)
+            add(changed, patient, place, 1)
         if (new_distance := _distance(changed, expected)) < distance:
             distance, totals = new_distance, changed
             place_of |= changes
     return distance, place_of
 
 
-def _distance(totals: Sequence[Sequence[int]], expected: Sequence[Sequence[float]]) -> float:
+def _distance(totals: Sequence[int], expected: Sequence[float]) -> float:
     """Pearson's chi-square; a split without one class is further off than any with both."""
     distance = 0.0
-    for of_class, wanted_of_class in zip(totals, expected, strict=True):
-        for total, wanted in zip(of_class, wanted_of_class, strict=True):
-            if total == 0:
-                distance += MISSING_CLASS
-            if wanted:
-                distance += (total - wanted) ** 2 / wanted
+    for total, wanted in zip(totals, expected, strict=True):
+        if total == 0:
+            distance += MISSING_CLASS
+        if wanted:
+            distance += (total - wanted) ** 2 / wanted
     return distance

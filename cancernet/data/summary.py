@@ -1,28 +1,32 @@
 """What build_dataset.py says of a build: the table and the sentences around it."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
+from contextlib import suppress
 from typing import Any
 
+from cancernet.data.dataset import Dataset
 from cancernet.data.originals import SECOND_COPY_REASON, Exclusion, Patch
-from cancernet.data.patches import PATCH_SIDE, ExcludedError, parse_source
-from cancernet.data.splitting import SPLITS, PublishedPatient
+from cancernet.data.patch import PATCH_SIDE, ExcludedError, PatchName, parse_source
+from cancernet.data.splitting import PublishedPatient, read_published
 
 MISSING_SHOWN = 5
 
 
-def report(
-    build: Mapping[str, Any],
-    patches: Sequence[Patch],
-    exclusions: Sequence[Exclusion],
-    published: Mapping[str, PublishedPatient],
-) -> list[str]:
-    """Lays out everything that a user has to know of the data set just built, line by line."""
+def lines(data: Dataset, patches: Sequence[Patch], exclusions: Sequence[Exclusion]) -> list[str]:
+    """Lays out everything that a user has to know of the data set just built, line by line.
+
+    Args:
+        data: The data set.
+        patches: The files that were to be used.
+        exclusions: The files left out before any was copied.
+    """
+    published = read_published()
     return [
         "",
-        *split_table(build["splits"]),
+        *split_table(data.build["splits"]),
         "",
-        *method_lines(build, (patch.patient for patch in patches), published),
+        *method_lines(data.build, {patch.patient for patch in patches}, published),
         *exclusion_lines(exclusions, patches),
         *coverage_lines(patches, exclusions, published),
     ]
@@ -30,15 +34,12 @@ def report(
 
 def split_table(splits: Mapping[str, Mapping[str, int]]) -> list[str]:
     """Lays out patients and patches of each split, and the share of malignant ones."""
-    lines = [
-        f"{'split':<10} {'patients':>9} {'patches':>9} {'benign':>9} {'malignant':>9} {'share':>7}"
-    ]
+    columns = ("patients", "patches", "benign", "malignant")
+    lines = [f"{'split':<10} " + " ".join(f"{name:>9}" for name in columns) + f" {'share':>7}"]
     for split, counts in splits.items():
         share = f"{counts['malignant'] / counts['patches']:.1%}" if counts["patches"] else "-"
-        lines.append(
-            f"{split:<10} {counts['patients']:>9,} {counts['patches']:>9,} "
-            f"{counts['benign']:>9,} {counts['malignant']:>9,} {share:>7}"
-        )
+        numbers = " ".join(f"{counts[name]:>9,}" for name in columns)
+        lines.append(f"{split:<10} {numbers} {share:>7}")
     return lines
 
 
@@ -59,35 +60,31 @@ def exclusion_lines(exclusions: Sequence[Exclusion], patches: Sequence[Patch]) -
 
 
 def method_lines(
-    build: Mapping[str, Any], patients: Iterable[str], published: Mapping[str, PublishedPatient]
+    build: Mapping[str, Any], patients: Set[str], published: Mapping[str, PublishedPatient]
 ) -> list[str]:
-    """Says what the reader of the figures must know about the chosen split."""
-    patients = set(patients)
-    shared = build["overlap"]["patients"]
+    """Says what the reader of the metrics must know about the chosen split."""
     if build["method"] == "image":
         return [
-            f"The image split shares {shared:,} of {len(patients):,} patients between splits: the "
-            "network is tested on tissue of patients it was trained on, which flatters its figures."
+            f"The image split shares {build['overlap']['patients']:,} of {len(patients):,} "
+            "patients between splits: the network is tested on tissue of patients it was trained "
+            "on, which flatters its metrics."
         ]
     lines = ["No patient, file name or content stands in two splits."]
     if build["method"] == "published":
-        unlisted = {
-            patient
-            for patient in patients
-            if patient not in published or published[patient].split is None
-        }
-        lines.append(f"{len(unlisted):,} patients in no published list went to training.")
-        for split in SPLITS:
-            listed = {patient for patient, facts in published.items() if facts.split == split}
-            missing = len(listed - patients)
-            if build["splits"][split]["patches"] == 0:
+        listed = {patient: facts.split for patient, facts in published.items() if facts.split}
+        unlisted = len(patients - listed.keys())
+        lines.append(f"{unlisted:,} patients in no published list went to training.")
+        for split, counts in build["splits"].items():
+            of_split = {patient for patient in listed if listed[patient] == split}
+            missing = len(of_split - patients)
+            if counts["patches"] == 0:
                 lines.append(
-                    f"The {split} split stays empty: {missing} of its {len(listed)} published "
+                    f"The {split} split stays empty: {missing} of its {len(of_split)} published "
                     "patients are missing."
                 )
             elif missing:
                 lines.append(
-                    f"The {split} split lacks {missing} of its {len(listed)} published patients."
+                    f"The {split} split lacks {missing} of its {len(of_split)} published patients."
                 )
     return lines
 
@@ -98,16 +95,13 @@ def coverage_lines(
     published: Mapping[str, PublishedPatient],
 ) -> list[str]:
     """Compares what was found, used or not, with the published counts of the real download."""
-    found = {(patch.patient, patch.label, patch.x, patch.y) for patch in patches}
+    found: list[Patch | PatchName] = [*patches]
     for exclusion in exclusions:
-        if exclusion.reason == SECOND_COPY_REASON:
-            continue
-        try:
-            name = parse_source(exclusion.source)
-        except ExcludedError:
-            continue
-        found.add((name.patient, name.label, name.x, name.y))
-    counts = Counter(patient for patient, _, x, _ in found if x is not None)
+        if exclusion.reason != SECOND_COPY_REASON:
+            with suppress(ExcludedError):
+                found.append(parse_source(exclusion.source))
+    places = {(each.patient, each.label, each.x, each.y) for each in found if each.x is not None}
+    counts = Counter(patient for patient, *_ in places)
     expected = {
         patient: facts.benign + facts.malignant
         for patient, facts in published.items()
@@ -116,18 +110,15 @@ def coverage_lines(
     present = expected.keys() & counts.keys()
     if not present:
         return []
-    patches_found = sum(counts[patient] for patient in present)
     line = (
         f"Of the public download: {len(present):,} of {len(expected):,} patients, "
-        f"{patches_found:,} of {sum(expected.values()):,} patches"
+        f"{sum(counts[patient] for patient in present):,} of {sum(expected.values()):,} patches"
     )
+    lines = []
     absent = sorted(expected.keys() - present)
     incomplete = sorted(patient for patient in present if counts[patient] != expected[patient])
-    if not absent and not incomplete:
-        return [line + "."]
-    lines = [line + ":"]
     for kind, which in (("missing", absent), ("incomplete", incomplete)):
         if which:
             shown = ", ".join(which[:MISSING_SHOWN]) + (", ..." if which[MISSING_SHOWN:] else "")
             lines.append(f"  {len(which):,} patients {kind} ({shown}).")
-    return lines
+    return [line + (":" if lines else "."), *lines]

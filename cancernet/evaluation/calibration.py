@@ -1,12 +1,10 @@
-"""Whether probabilities can be taken at their word, and the slope and intercept that mend them.
+"""What is fitted on validation alone: the threshold, and logistic recalibration.
 
 The published recipe weighs a malignant patch more than a benign one, so probabilities are too high
 on the whole. A logistic regression on their logits, fitted on validation, takes that back (J. Platt
 1999, Advances in Large Margin Classifiers). The same fit on the patches that are scored is D. R.
 Cox's check of calibration (1958, Biometrika 45): slope 1 and intercept 0 are perfect; a slope below
 1 says that the probabilities are too extreme, an intercept below 0 that they are too high.
-
-NumPy and scikit-learn, no TensorFlow.
 """
 
 import warnings
@@ -17,10 +15,9 @@ from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
-from cancernet.evaluation.evaluation import CLIP, Labels, Probabilities
+from cancernet.evaluation.metrics import CLIP, Confusion, Labels, Probabilities, rank, rankable
 
-# Equal-width bins of the expected calibration error, as in C. Guo et al. 2017 (ICML).
-BINS = 15
+NO_LINE = "no line can be fitted where a class is missing or one cut parts the classes"
 
 
 @dataclass(frozen=True)
@@ -31,16 +28,66 @@ class Recalibration:
     intercept: float
 
 
-def fit_line(labels: Labels, probabilities: Probabilities) -> Recalibration | None:
-    """Fits the labels on the logits by logistic regression without a penalty.
+@dataclass(frozen=True)
+class Decision:
+    """What is chosen on validation alone and used on every other patch."""
+
+    threshold: float
+    recalibration: Recalibration | None
+
+
+def fit_decision(
+    labels: Labels, probabilities: Probabilities, *, measure: str
+) -> tuple[Decision, list[str]]:
+    """Fits threshold and recalibration on the validation split.
 
     Args:
         labels: 0 benign, 1 malignant, shape (patches,).
-        probabilities: Of class 1, in [0, 1], shape (patches,).
+        probabilities: Of class 1, float32 in [0, 1], shape (patches,).
+        measure: What the threshold maximises, one of `metrics.MEASURES`.
 
     Returns:
-        None where there is no such line: one class alone, or one cut through the probabilities
-        that parts the classes (as a constant probability does), or no convergence.
+        Both, and a note on each that could not be fitted: the threshold is 0.5 then.
+    """
+    notes = []
+    threshold = choose_threshold(labels, probabilities, measure=measure)
+    if threshold is None:
+        notes.append(
+            "the threshold stays 0.5: a class is missing or all probabilities are the same, so "
+            f"there is no highest {measure}"
+        )
+        threshold = 0.5
+    line = fit_line(labels, probabilities)
+    if line is None or line.slope <= 0:  # It would turn the order of the patches round.
+        reason = f"the slope, {line.slope:.3f}, is not above 0" if line else NO_LINE
+        notes.append(f"probabilities are not recalibrated: {reason}")
+        line = None
+    return Decision(threshold, line), notes
+
+
+def choose_threshold(labels: Labels, probabilities: Probabilities, *, measure: str) -> float | None:
+    """Chooses the threshold with the highest measure, halfway between neighbouring probabilities.
+
+    A float32 as they are, so that rounding cannot move it past one of them. Of equally good
+    cuts the one nearest to 0.5. None where a class is missing, or all probabilities are the same.
+    """
+    if not rankable(labels, probabilities) or np.ptp(probabilities) == 0:
+        return None
+    ((ranked, malignant, benign),) = rank(labels, np.asarray(probabilities, np.float32))
+    upper, tp, fp = ranked[::-1], np.cumsum(malignant)[::-1], np.cumsum(benign)[::-1]
+    values = getattr(Confusion(tn=fp[0] - fp, fp=fp, fn=tp[0] - tp, tp=tp), measure)
+    lower = np.concatenate([[0], upper[:-1]])
+    halfway = ((lower + upper) / 2).astype(np.float32)
+    thresholds = np.where(halfway > lower, halfway, upper)
+    best = thresholds[values >= np.nanmax(values) - 1e-12]  # Equal but for rounding is equal.
+    return float(best[np.argmin(np.abs(best - np.float32(0.5)))])
+
+
+def fit_line(labels: Labels, probabilities: Probabilities) -> Recalibration | None:
+    """Fits the labels on the logits by logistic regression without a penalty.
+
+    None where there is no such line: one class alone, one cut through the probabilities that parts
+    the classes (as a constant probability does), or no convergence.
     """
     logits = _logits(probabilities)
     benign, malignant = logits[labels == 0], logits[labels == 1]
@@ -55,63 +102,17 @@ def fit_line(labels: Labels, probabilities: Probabilities) -> Recalibration | No
             regression.fit(logits[:, np.newaxis], labels)
         except ConvergenceWarning:
             return None
-    return Recalibration(
-        slope=float(regression.coef_[0, 0]), intercept=float(regression.intercept_[0])
-    )
-
-
-def fit_recalibration(labels: Labels, probabilities: Probabilities) -> Recalibration | None:
-    """Fits the recalibration on validation.
-
-    Args:
-        labels: 0 benign, 1 malignant, shape (patches,).
-        probabilities: Of class 1, in [0, 1], shape (patches,).
-
-    Returns:
-        None where `fit_line` finds no line, or one that does not rise: it would turn the order
-        of the patches round.
-    """
-    line = fit_line(labels, probabilities)
-    return line if line and line.slope > 0 else None
+    return Recalibration(float(regression.coef_[0, 0]), float(regression.intercept_[0]))
 
 
 def recalibrate(
     probabilities: Probabilities, recalibration: Recalibration | None
 ) -> NDArray[np.float32]:
-    """Applies a recalibration; without one the probabilities stay as they are.
-
-    Args:
-        probabilities: Of class 1, in [0, 1], shape (patches,).
-        recalibration: Slope and intercept, or None.
-
-    Returns:
-        float32 in [0, 1], shape (patches,).
-    """
+    """Applies a recalibration to probabilities in [0, 1]; None leaves them as they are. float32."""
     if recalibration is None:
         return np.asarray(probabilities, dtype=np.float32)
     line = recalibration.slope * _logits(probabilities) + recalibration.intercept
     return np.exp(-np.logaddexp(0, -line)).astype(np.float32)  # The sigmoid, without overflow.
-
-
-def brier(labels: Labels, probabilities: Probabilities) -> float:
-    """Mean squared difference of probability and label (G. W. Brier 1950, Mon. Weather Rev.)."""
-    return float(np.mean(np.square(np.asarray(probabilities, dtype=np.float64) - labels)))
-
-
-def bins(probabilities: Probabilities) -> NDArray[np.intp]:
-    """Tells each probability's bin, 0 to BINS - 1; 1.0 belongs to the last."""
-    return np.minimum((np.asarray(probabilities, np.float64) * BINS).astype(np.intp), BINS - 1)
-
-
-def expected_calibration_error(labels: Labels, probabilities: Probabilities) -> float:
-    """Mean over patches of |mean probability - share of malignant| of their bin.
-
-    M. P. Naeini et al. 2015 (AAAI). On small sets it is too high: in a bin of few patches the
-    share of malignant ones strays from the probability by chance alone.
-    """
-    excess = np.asarray(probabilities, np.float64) - labels
-    sums = np.bincount(bins(probabilities), weights=excess, minlength=BINS)
-    return float(np.abs(sums).sum() / len(labels))
 
 
 def _logits(probabilities: Probabilities) -> NDArray[np.float64]:

@@ -1,29 +1,39 @@
-"""The files that the figures of a run go to: metrics.json, predictions.csv, the model's card."""
+"""What a run leaves for its readers: metrics.json, predictions.csv, pictures, a page, and text."""
 
-import json
 import platform
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from sklearn.metrics import classification_report
 
-from cancernet.data.dataset import Row
-from cancernet.data.originals import Exclusion
+from cancernet.data.dataset import Dataset, Split
 from cancernet.evaluation import page, plots, scorecard
-from cancernet.evaluation.baselines import judge
-from cancernet.evaluation.calibration import Recalibration, recalibrate
-from cancernet.evaluation.evaluation import Probabilities, shortest
-from cancernet.evaluation.scorecard import Fitted
-from cancernet.files import CARD_FILE, LAST_FILE, PLOT_FILE, replacing, write_rows
+from cancernet.evaluation.calibration import Decision, recalibrate
+from cancernet.evaluation.metrics import METRICS, Probabilities, shortest
+from cancernet.files import write_csv, write_json
 
 PACKAGES = ("tensorflow", "keras", "numpy", "scikit-learn", "opencv-python-headless")
 
+NAMES = {
+    "balanced_accuracy": "balanced accuracy",
+    "ppv": "PPV",
+    "npv": "NPV",
+    "f1": "F1",
+    "mcc": "MCC",
+    "roc_auc": "ROC AUC",
+    "average_precision": "average precision",
+    "brier": "Brier score",
+    "ece": "calibration error",
+    "slope": "calibration slope",
+    "intercept": "and intercept",
+}
+
 
 def versions() -> dict[str, str]:
-    """Names the versions of Python, the platform and the packages that the figures depend on."""
+    """Names the versions of Python, the platform and the packages that the metrics depend on."""
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -31,14 +41,19 @@ def versions() -> dict[str, str]:
     }
 
 
+def inputs(constants: Mapping[str, Any], data: Dataset) -> dict[str, Any]:
+    """Lists what the trained weights depend on: a run is resumed with the same alone."""
+    known = {**constants, **versions(), "manifest.csv": data.digest}
+    places = ("BASE_PATH", "OUTPUT_PATH", "platform")
+    return {name: value for name, value in known.items() if name not in places}
+
+
 def make_metrics(
-    splits: Mapping[str, Sequence[Row]],
+    data: Dataset,
     probabilities: Mapping[str, Probabilities],
-    *,
-    fitted: Fitted,
+    decision: Decision,
     baselines: Mapping[str, Mapping[str, Probabilities] | None],
-    resampling: Mapping[str, int],
-    build: Mapping[str, Any],
+    *,
     config: Mapping[str, Any],
     seconds: Mapping[str, float],
     notes: Sequence[str],
@@ -46,182 +61,158 @@ def make_metrics(
     """Makes the content of metrics.json.
 
     Args:
-        splits: The rows of each split.
+        data: The data set.
         probabilities: Of class 1, of each split that was scored, in the order of its rows.
-        fitted: What was chosen on validation.
-        baselines: By name, each baseline's probabilities in the place of the network's; None where
-            it has none.
-        resampling: `resamples` and `seed` of the intervals.
-        build: The content of build.json.
-        config: The constants that this run used.
+        decision: What was fitted on validation.
+        baselines: What `baselines.score` made.
+        config: The constants of this run, THRESHOLD_MEASURE, RESAMPLES and SEED among them.
         seconds: Wall time of each part of the run.
-        notes: What the reader of the figures must know.
+        notes: What the reader of the metrics must know.
     """
-    notes = list(notes)
-    labels = {split: np.array([row.label for row in rows]) for split, rows in splits.items()}
-    patients = {split: [row.patient for row in rows] for split, rows in splits.items()}
-    scores: dict[str, Any] = {"testing": None, "validation": None}
-    for split in scores:
-        if split not in probabilities:
-            notes.append(f"{split}: not scored, this split of the data set is empty")
-            continue
-        scores[split], more = scorecard.score(
-            labels[split], probabilities[split], patients[split], fitted=fitted, **resampling
-        )
-        notes += [f"{split}: {note}" for note in [*_one_class(scores[split]), *more]]
-    judged = "testing" if scores["testing"] else "validation"
-    judgements: dict[str, Any] = {}
-    for name, rival in baselines.items():
-        judgements[name], more = judge(
-            name,
-            rival,
-            probabilities[judged],
-            labels,
-            patients[judged],
-            split=judged,
-            measure=config["THRESHOLD_MEASURE"],
-            resampling=resampling,
-        )
-        # What is said of the network's figures need not be said again.
-        notes += [note for note in more if note.replace(f"baseline {name}", judged) not in notes]
+    scores, more = scorecard.evaluate(
+        data,
+        probabilities,
+        decision,
+        baselines,
+        measure=config["THRESHOLD_MEASURE"],
+        resamples=config["RESAMPLES"],
+        seed=config["SEED"],
+    )
     return {
         "positive_class": "1",
-        "sample": build["sample"],
+        "sample": data.sample,
         **scores,
-        "baselines": judgements,
-        "split": build,
+        "split": data.build,
         "config": config,
         "versions": versions(),
         "seconds": seconds,
-        "notes": notes,
+        "notes": [*notes, *more],
     }
 
 
-def _one_class(figures: Mapping[str, Any]) -> Iterator[str]:
-    """Says where the network calls all patches the same: it has learnt nothing that shows there."""
-    different = {
-        tuple(figures[name]["confusion_matrix"].values()): name
-        for name in ("at_validation_threshold", "at_0.5")
-    }
-    for name in sorted(different.values()):
-        counts = figures[name]["confusion_matrix"]
-        for called, others in (("malignant", ("tn", "fn")), ("benign", ("tp", "fp"))):
-            if not any(counts[other] for other in others):
-                yield (
-                    f"THE NETWORK PREDICTS ONE CLASS ONLY {name.replace('_', ' ')}: "
-                    f"it calls all {figures['patches']:,} patches {called}"
-                )
-
-
-def write_run(
-    run: Path,
-    metrics: Mapping[str, Any],
-    *,
-    splits: Mapping[str, Sequence[Row]],
+def write(
+    folder: Path,
+    data: Dataset,
     probabilities: Mapping[str, Probabilities],
-    fitted: Fitted,
+    decision: Decision,
+    metrics: Mapping[str, Any],
     history: Sequence[Mapping[str, float]],
-    exclusions: Sequence[Exclusion],
-    dataset: Path,
-    trained_with: Mapping[str, object] | None = None,
 ) -> None:
-    """Writes all that a run leaves: pictures, page, card, predictions.csv, metrics.json last.
-
-    Pictures and page are of testing, or of validation where that is empty.
+    """Writes pictures and report.html of `data.judged`, predictions.csv and, last, metrics.json.
 
     Args:
-        run: Directory to write to, with the card of the network in it.
-        metrics: What `make_metrics` made.
-        splits: The rows of each split.
+        folder: Directory to write to. The page tells what cancernet.json says, if it is there.
+        data: The data set.
         probabilities: Of class 1, of each split that was scored, in the order of its rows.
-        fitted: What was chosen on validation.
+        decision: What was fitted on validation.
+        metrics: What `make_metrics` made.
         history: The rows of history.csv.
-        exclusions: The rows of excluded.csv.
-        dataset: The data set directory.
-        trained_with: What the weights depend on, once there are no more epochs to train.
     """
-    calibrated = {
-        split: recalibrate(values, fitted.recalibration) for split, values in probabilities.items()
-    }
-    shown = "testing" if splits["testing"] else "validation"
-    weighted = metrics["config"].get("BALANCE") == "weights"
-    plots.plot_history(history, run / PLOT_FILE, weighted=weighted, sample=metrics["sample"])
-    plots.plot_scores(
-        run,
-        split=shown,
-        figures=metrics[shown],
-        labels=np.array([row.label for row in splits[shown]]),
-        probabilities=probabilities[shown],
-        calibrated=calibrated[shown],
-        sample=metrics["sample"],
-    )
-    page.write_page(
-        run,
-        metrics=metrics,
-        history=history,
-        splits=splits,
-        probabilities=probabilities,
-        calibrated=calibrated,
-        exclusions=exclusions,
-        dataset=dataset,
-    )
-    complete_card(run / CARD_FILE, fitted, trained_with)
-    nothing = np.empty(0, dtype=np.float32)
-    write_predictions(
-        run, splits["testing"], probabilities.get("testing", nothing), fitted.recalibration
-    )
-    write_metrics(run, metrics)
-
-
-def write_metrics(run: Path, metrics: Mapping[str, Any]) -> None:
-    """Writes metrics.json."""
-    with replacing(run / LAST_FILE) as beside:
-        text = json.dumps(metrics, indent=2, allow_nan=False) + "\n"
-        beside.write_text(text, encoding="utf-8")
-
-
-def complete_card(
-    path: Path, fitted: Fitted, trained_with: Mapping[str, object] | None = None
-) -> None:
-    """Writes what was fitted on validation into the JSON that belongs to the network.
-
-    Args:
-        path: cancernet.json, as it was saved with the network.
-        fitted: Threshold and recalibration.
-        trained_with: What the weights depend on, once all epochs are trained: such a run can be
-            reported anew, but not gone on with.
-    """
-    card = json.loads(path.read_text(encoding="utf-8")) | asdict(fitted)
-    if trained_with is not None:
-        card["trained_with"] = dict(trained_with)
-    with replacing(path) as beside:
-        beside.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+    judged = data.judged
+    raw = probabilities[judged.name]
+    calibrated = recalibrate(raw, decision.recalibration)
+    weighted, sample = metrics["config"]["CLASS_WEIGHTS"], metrics["sample"]
+    plots.plot_history(history, folder / "plot.png", weighted=weighted, sample=sample)
+    plots.plot_scores(folder, judged, raw, calibrated, metrics)
+    page.write_page(folder, data, raw, calibrated, metrics, history)
+    testing = probabilities.get("testing", np.empty(0, np.float32))
+    write_predictions(folder / "predictions.csv", data.testing, testing, decision)
+    write_json(folder / "metrics.json", metrics)
 
 
 def write_predictions(
-    run: Path,
-    rows: Sequence[Row],
-    probabilities: Probabilities,
-    recalibration: Recalibration | None,
+    path: Path, split: Split, probabilities: Probabilities, decision: Decision
 ) -> None:
-    """Writes predictions.csv, one row a patch in the order of the manifest.
+    """Writes predictions.csv, one row per patch in the order of the manifest."""
+    calibrated = recalibrate(probabilities, decision.recalibration)
+    write_csv(
+        path,
+        ("file", "patient", "x", "y", "label", "probability", "calibrated"),
+        (
+            (row.file, row.patient, row.x, row.y, row.label, *map(shortest, both))
+            for row, *both in zip(split.rows, probabilities, calibrated, strict=True)
+        ),
+    )
 
-    Args:
-        run: Directory to write to.
-        rows: The patches scored.
-        probabilities: Of class 1, float32 in [0, 1], shape (patches,).
-        recalibration: What makes the calibrated probability of each.
-    """
-    calibrated = recalibrate(probabilities, recalibration)
-    with (
-        replacing(run / "predictions.csv") as beside,
-        beside.open("w", newline="", encoding="utf-8") as file,
-    ):
-        write_rows(file, [("file", "patient", "x", "y", "label", "probability", "calibrated")])
-        write_rows(
-            file,
-            (
-                (row.file, row.patient, row.x, row.y, row.label, *map(shortest, both))
-                for row, *both in zip(rows, probabilities, calibrated, strict=True)
-            ),
-        )
+
+def as_text(
+    metrics: Mapping[str, Any], data: Dataset, probabilities: Mapping[str, Probabilities]
+) -> str:
+    """Lays `metrics` out for a terminal, with scikit-learn's table of the judged split."""
+    judged = data.judged
+    predicted = probabilities[judged.name] >= 0.5
+    lines: list[str] = []
+    for split in dict.fromkeys(("validation", judged.name)):
+        lines += ["", _headline(split, metrics[split]), ""]
+        if split == judged.name:
+            settings: dict[str, Any] = {"labels": [0, 1], "digits": 3, "zero_division": np.nan}
+            settings["target_names"] = ["0 benign", "1 malignant"]
+            table = classification_report(judged.labels, predicted, **settings)
+            lines += [table, *_confusion_lines(metrics[split]["at_0.5"]["confusion_matrix"]), ""]
+        lines += _metric_lines(metrics[split])
+    lines += ["", *_footnotes(metrics, judged.name)]
+    return "\n".join([*lines, *(f"Note: {note}." for note in metrics["notes"])])
+
+
+def _headline(split: str, shown: Mapping[str, Any]) -> str:
+    return (
+        f"{split.capitalize()}: {shown['patients']:,} patient{'s' * (shown['patients'] != 1)}, "
+        f"{shown['patches']:,} patches, {shown['prevalence']:.1%} malignant. "
+        "Class 1, malignant, is positive."
+    )
+
+
+def _confusion_lines(outcome: Mapping[str, int]) -> Iterator[str]:
+    yield f"{'at 0.5':<16}{'predicted benign':>18}{'predicted malignant':>21}"
+    yield f"{'truly benign':<16}{outcome['tn']:>18,}{outcome['fp']:>21,}"
+    yield f"{'truly malignant':<16}{outcome['fn']:>18,}{outcome['tp']:>21,}"
+
+
+def _metric_lines(shown: Mapping[str, Any]) -> Iterator[str]:
+    """Two columns of metrics, each with its 95 % interval where there is one."""
+    intervals = shown["ci95"] or {}
+    threshold = shown["at_validation_threshold"]["threshold"]
+    at = {name: shown[name] for name in ("at_0.5", "at_validation_threshold")}
+    overall = {name: shown[name] for name in ("roc_auc", "average_precision")}
+    calibration = shown["calibration"]
+    head = "95 % intervals" * bool(intervals)
+    yield _row(head, "at 0.5", f"at {threshold:.4g}, from validation")
+    yield from _rows(METRICS, at, intervals)
+    yield from _rows(tuple(overall), {"": overall}, {"": intervals})
+    yield _row("", "raw", "recalibrated")
+    ends = intervals.get("calibration", {})
+    yield from _rows(("brier", "ece", "slope", "intercept"), calibration, ends)
+
+
+def _rows(
+    names: Sequence[str], columns: Mapping[str, Any], intervals: Mapping[str, Any]
+) -> Iterator[str]:
+    for name in names:
+        cells = [_cell(columns[at][name], intervals.get(at, {}).get(name)) for at in columns]
+        yield _row(NAMES.get(name, name), *cells)
+
+
+def _row(name: str, *cells: str) -> str:
+    return f"{name:<19}{''.join(f'{cell:<27}' for cell in cells)}".rstrip()
+
+
+def _cell(value: float | None, interval: Sequence[float] | None = None) -> str:
+    if value is None:
+        return "not defined"
+    return f"{value:.4f}" + (f" ({interval[0]:.3f} to {interval[1]:.3f})" if interval else "")
+
+
+def _footnotes(metrics: Mapping[str, Any], judged: str) -> Iterator[str]:
+    """The baselines, and what the published scripts would have said."""
+    reached = [
+        f"{what} {_cell(baseline['roc_auc'], (baseline['ci95'] or {}).get('roc_auc'))}"
+        for name, what in (("colour", "colours alone"), ("patient_identity", "patient alone"))
+        if (baseline := metrics["baselines"][name])
+    ]
+    if reached:
+        yield f"Without a network: ROC AUC of {', of '.join(reached)}."
+    at_half = metrics[judged]["at_0.5"]
+    yield (
+        f'The published scripts would print "sensitivity" {_cell(at_half["specificity"])} '
+        f'and "specificity" {_cell(at_half["sensitivity"])}: each is the other.'
+    )

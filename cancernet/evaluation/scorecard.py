@@ -1,226 +1,244 @@
-"""All figures of one split, under the names that metrics.json has, with their uncertainty."""
+"""The metrics of every split and baseline, under the names that metrics.json has."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from cancernet.cli import InputError
-from cancernet.evaluation import bootstrap, calibration, evaluation
-from cancernet.evaluation.calibration import BINS, Recalibration
-from cancernet.evaluation.evaluation import Confusion, Labels, Probabilities
+from cancernet.data.dataset import Dataset, Split
+from cancernet.evaluation.baselines import WHAT, WHY_NONE
+from cancernet.evaluation.calibration import NO_LINE, Decision, fit_decision, fit_line, recalibrate
+from cancernet.evaluation.metrics import (
+    BINS,
+    METRICS,
+    Labels,
+    Probabilities,
+    Weights,
+    areas,
+    brier,
+    confusion,
+    draw,
+    expected_calibration_error,
+    interval,
+    per_patient,
+)
 
 # With fewer the percentiles are those of a handful of patients, and far too narrow.
 FEWEST_PATIENTS = 10
 
-# A hundred patches a bin: chance alone still makes an error of some 0.03 of them.
+# A hundred patches per bin: chance alone still makes an error of some 0.03 of them.
 FEWEST_PATCHES = 100 * BINS
 
-# More resamples than this share without a figure are worth a note.
+# More resamples than this share without a metric are worth a note.
 FEW = 0.05
-
-NO_LINE = "no line can be fitted where a class is missing or one cut parts the classes"
 
 
 @dataclass(frozen=True)
-class Fitted:
-    """What is chosen on validation alone and used on every other patch.
+class Scored:
+    """One classifier's metrics on one split, notes on them, and the metrics in each resample."""
 
-    Attributes:
-        threshold: A patch is called malignant where its probability is at least this.
-        recalibration: What makes `calibrated` of a probability; None changes nothing.
-    """
-
-    threshold: float
-    recalibration: Recalibration | None
+    metrics: dict[str, Any]
+    notes: list[str]
+    samples: dict[str, Any] | None
 
 
-def check_settings(*, measure: str, resamples: int) -> None:
-    """Refuses settings that the figures cannot be made with.
-
-    Raises:
-        InputError: Naming the constant to change.
-    """
-    problem = None
-    if measure not in evaluation.MEASURES:
-        problem = f"THRESHOLD_MEASURE is {measure!r}: expected {' or '.join(evaluation.MEASURES)}"
-    elif not isinstance(resamples, int) or not 100 <= resamples <= 100_000:
-        problem = f"RESAMPLES is {resamples!r}: expected a whole number from 100 to 100,000"
-    if problem:
-        raise InputError(f"{problem}. Change it in cancernet/config.py.")
-
-
-def fit(
-    labels: Labels | Sequence[int], probabilities: Probabilities, *, measure: str
-) -> tuple[Fitted, list[str]]:
-    """Chooses threshold and recalibration on the validation split.
-
-    Args:
-        labels: 0 benign, 1 malignant, shape (patches,).
-        probabilities: Of class 1, float32 in [0, 1], shape (patches,).
-        measure: What the threshold maximises, one of `evaluation.MEASURES`.
-
-    Returns:
-        Both, and a note on each that could not be fitted: the threshold is 0.5 then.
-    """
-    labels = np.asarray(labels)
-    notes = []
-    threshold = evaluation.choose_threshold(labels, probabilities, measure=measure)
-    if threshold is None:
-        notes.append(
-            "the threshold stays 0.5: a class is missing or all probabilities are the same, so "
-            f"there is no highest {measure}"
-        )
-        threshold = 0.5
-    recalibration = calibration.fit_recalibration(labels, probabilities)
-    if recalibration is None:
-        line = calibration.fit_line(labels, probabilities)
-        reason = f"the slope, {line.slope:.3f}, is not above 0" if line else NO_LINE
-        notes.append(f"probabilities are not recalibrated: {reason}")
-    return Fitted(threshold, recalibration), notes
-
-
-def score(
-    labels: Labels,
-    probabilities: Probabilities,
-    patients: Sequence[str],
+def evaluate(
+    data: Dataset,
+    probabilities: Mapping[str, Probabilities],
+    decision: Decision,
+    baselines: Mapping[str, Mapping[str, Probabilities] | None],
     *,
-    fitted: Fitted,
+    measure: str,
     resamples: int,
     seed: int,
 ) -> tuple[dict[str, Any], list[str]]:
-    """Makes the figures of one split.
+    """Scores the network and the baselines.
 
     Args:
-        labels: 0 benign, 1 malignant, shape (patches,).
-        probabilities: Of class 1, float32 in [0, 1], shape (patches,).
-        patients: Each patch's patient.
-        fitted: What `fit` chose on validation.
+        data: The data set.
+        probabilities: Of class 1, of each split that was scored, in the order of its rows.
+        decision: What was fitted on validation.
+        baselines: By name, each baseline's probabilities, or None.
+        measure: What a baseline's threshold maximises on validation.
         resamples: Of the patients, for the intervals.
         seed: Fixes the resamples.
 
     Returns:
-        The figures, and a note on what is not defined or must be read with caution.
+        "testing", "validation" and "baselines" of metrics.json, and notes on them.
     """
-    calibrated = calibration.recalibrate(probabilities, fitted.recalibration)
-    thresholds = {"at_0.5": 0.5, "at_validation_threshold": fitted.threshold}
-    counts = {
-        name: evaluation.confusion(labels, probabilities, threshold=threshold)
-        for name, threshold in thresholds.items()
-    }
-    figures: dict[str, Any] = {
-        "patients": len(set(patients)),
+    notes: list[str] = []
+    metrics: dict[str, Any] = {"testing": None, "validation": None, "baselines": {}}
+    scored: dict[str, Scored] = {}
+    for split in (data.testing, data.validation):
+        if not split:
+            notes.append(f"{split.name}: not scored, this split of the data set is empty")
+            continue
+        found = score(split, probabilities[split.name], decision, resamples=resamples, seed=seed)
+        scored[split.name], metrics[split.name] = found, found.metrics
+        notes += [f"{split.name}: {note}" for note in [*_one_class(found.metrics), *found.notes]]
+    for name, own in baselines.items():
+        if own is None:
+            metrics["baselines"][name] = None
+            notes.append(f"baseline {name}: {WHY_NONE[name]}")
+            continue
+        fitted, unfitted = fit_decision(data.validation.labels, own["validation"], measure=measure)
+        judged = data.judged
+        found = score(judged, own[judged.name], fitted, resamples=resamples, seed=seed)
+        compared = compare(scored[judged.name], found)
+        metrics["baselines"][name] = {"split": judged.name, **compared}
+        # What is said of the network's metrics need not be said again.
+        more = [*unfitted, *(note for note in found.notes if note not in scored[judged.name].notes)]
+        notes += [f"baseline {name}: {note}" for note in more]
+        notes += [f"{judged.name}: {note}" for note in _verdict(name, compared)]
+    return metrics, notes
+
+
+def score(
+    split: Split, probabilities: Probabilities, decision: Decision, *, resamples: int, seed: int
+) -> Scored:
+    """Computes the metrics of one classifier on one split, with intervals by bootstrap.
+
+    Args:
+        split: The patches.
+        probabilities: Of class 1, float32 in [0, 1], shape (patches,).
+        decision: What was fitted on validation.
+        resamples: Of the patients, for the intervals.
+        seed: Fixes the resamples.
+    """
+    labels = split.labels
+    calibrated = recalibrate(probabilities, decision.recalibration)
+    thresholds = {"at_0.5": 0.5, "at_validation_threshold": decision.threshold}
+    metrics = {
+        "patients": len(set(split.patients)),
         "patches": len(labels),
         "prevalence": float(np.mean(labels == 1)),
-        **{name: _at(counts[name], threshold) for name, threshold in thresholds.items()},
-        "roc_auc": evaluation.roc_auc(labels, probabilities),
-        "average_precision": evaluation.average_precision(labels, probabilities),
-        "brier": calibration.brier(labels, probabilities),
-        "calibration": {
-            "raw": _calibration(labels, probabilities),
-            "recalibrated": _calibration(labels, calibrated),
-        },
+        **_measure(labels, probabilities, calibrated, thresholds),
     }
-    notes = list(_undefined(figures, counts))
-    if figures["patients"] < FEWEST_PATIENTS or figures["patches"] < FEWEST_PATCHES:
-        notes.append(
-            "chance alone makes the expected calibration error too high with few patches "
-            f"({figures['patches']:,}) or patients ({figures['patients']})"
-        )
-    if figures["patients"] < FEWEST_PATIENTS:
-        figures["ci95"] = None
-        notes.append(
-            f"no intervals (ci95): they take {FEWEST_PATIENTS} patients, "
-            f"found {figures['patients']}"
-        )
-    else:
-        drawn = bootstrap.draw(patients, resamples=resamples, seed=seed)
-        samples = _samples(labels, probabilities, calibrated, drawn, thresholds)
-        figures["ci95"] = _intervals(samples)
-        if left_out := ", ".join(_left_out(samples)):
-            notes.append(f"ci95 leaves out resamples where a figure is not defined: {left_out}")
-    figures["per_patient"] = evaluation.per_patient(
-        labels, probabilities, patients, threshold=fitted.threshold
+    samples = None
+    if metrics["patients"] >= FEWEST_PATIENTS:
+        drawn = draw(split.patients, resamples=resamples, seed=seed)
+        samples = _measure(labels, probabilities, calibrated, thresholds, drawn)
+    metrics["ci95"] = samples and _intervals(samples)
+    metrics["per_patient"] = per_patient(
+        labels, probabilities, split.patients, threshold=decision.threshold
     )
-    if single := sum(row["roc_auc"] is None for row in figures["per_patient"]):
-        notes.append(
-            "per_patient is null where a patient has patches of one class alone, as "
-            f"{single} of {figures['patients']} have"
-        )
-    return figures, notes
+    return Scored(metrics, list(_notes(metrics, samples)), samples)
 
 
-def _at(counts: Confusion, threshold: float) -> dict[str, Any]:
-    return {"threshold": threshold, "confusion_matrix": asdict(counts)} | {
-        name: getattr(counts, name) for name in evaluation.FIGURES
-    }
-
-
-def _calibration(labels: Labels, probabilities: Probabilities) -> dict[str, float | None]:
-    line = calibration.fit_line(labels, probabilities)
-    return {
-        "brier": calibration.brier(labels, probabilities),
-        "ece": calibration.expected_calibration_error(labels, probabilities),
-        "slope": line.slope if line else None,
-        "intercept": line.intercept if line else None,
-    }
-
-
-def _undefined(figures: Mapping[str, Any], counts: Mapping[str, Confusion]) -> Iterator[str]:
-    """Says of each figure that is None why it is."""
-    for name, at in counts.items():
-        missing = [figure for figure in evaluation.FIGURES if figures[name][figure] is None]
-        if missing:
-            yield (
-                f"{', '.join(missing)} {name.replace('_', ' ')}: not defined with {at.tn} true and "
-                f"{at.fn} false negatives, {at.tp} true and {at.fp} false positives"
-            )
-    if figures["roc_auc"] is None:
-        yield "roc_auc, average_precision: not defined where a class is missing"
-    if any(kind["slope"] is None for kind in figures["calibration"].values()):
-        yield f"calibration slope, intercept: {NO_LINE}"
-
-
-def _samples(
+def _measure(
     labels: Labels,
     probabilities: Probabilities,
     calibrated: Probabilities,
-    drawn: bootstrap.Resamples,
     thresholds: Mapping[str, float],
+    weights: Weights | None = None,
 ) -> dict[str, Any]:
-    """Makes each figure in each resample, under the names that the figures have."""
-    samples: dict[str, Any] = {}
-    for name, threshold in thresholds.items():
-        counts = bootstrap.confusion(labels, probabilities, drawn, threshold=threshold)
-        samples[name] = {figure: getattr(counts, figure) for figure in evaluation.FIGURES}
-    roc_auc, average_precision = bootstrap.areas(labels, probabilities, drawn)
-    both = {
-        name: {
-            "brier": bootstrap.mean(np.square(values.astype(np.float64) - labels), drawn),
-            "ece": bootstrap.expected_calibration_error(labels, values, drawn),
-        }
-        for name, values in (("raw", probabilities), ("recalibrated", calibrated))
-    }
-    return samples | {
-        "roc_auc": roc_auc,
-        "average_precision": average_precision,
-        "brier": both["raw"]["brier"],
-        "calibration": both,
-    }
+    """Computes the metrics of the split itself or, those that have intervals, of resamples."""
+    metrics: dict[str, Any] = {}
+    for at, threshold in thresholds.items():
+        counts = confusion(labels, probabilities, threshold=threshold, weights=weights)
+        metrics[at] = {name: getattr(counts, name) for name in METRICS}
+        if weights is None:
+            head = {"threshold": threshold, "confusion_matrix": asdict(counts)}
+            metrics[at] = head | metrics[at]
+    metrics["roc_auc"], metrics["average_precision"] = areas(labels, probabilities, weights)
+    metrics |= {"brier": brier(labels, probabilities, weights), "calibration": {}}
+    for kind, values in (("raw", probabilities), ("recalibrated", calibrated)):
+        ece = expected_calibration_error(labels, values, weights)
+        found = {"brier": brier(labels, values, weights), "ece": ece}
+        if weights is None:
+            line = fit_line(labels, values)
+            found |= asdict(line) if line else {"slope": None, "intercept": None}
+        metrics["calibration"][kind] = found
+    return metrics
 
 
 def _intervals(samples: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        name: _intervals(values) if isinstance(values, dict) else bootstrap.interval(values)
+        name: _intervals(values) if isinstance(values, dict) else interval(values)
         for name, values in samples.items()
     }
 
 
 def _left_out(samples: Mapping[str, Any], where: str = "") -> Iterator[str]:
-    """Names the figures that more than a few resamples could not be used for."""
+    """Names the metrics that more than a few resamples could not be used for."""
     for name, values in samples.items():
         if isinstance(values, dict):
             yield from _left_out(values, f" {name.replace('_', ' ')}")
         elif FEW < (share := np.mean(np.isnan(values))) < 1:
             yield f"{name}{where} ({share:.0%})"
+
+
+def _notes(metrics: Mapping[str, Any], samples: Mapping[str, Any] | None) -> Iterator[str]:
+    """Says of each metric that is None why it is, and what must be read with caution."""
+    patients, patches = metrics["patients"], metrics["patches"]
+    for at in ("at_0.5", "at_validation_threshold"):
+        if missing := [name for name in METRICS if metrics[at][name] is None]:
+            counts = metrics[at]["confusion_matrix"]
+            yield (
+                f"{', '.join(missing)} {at.replace('_', ' ')}: not defined with {counts['tn']} "
+                f"true and {counts['fn']} false negatives, {counts['tp']} true and "
+                f"{counts['fp']} false positives"
+            )
+    if metrics["roc_auc"] is None:
+        yield "roc_auc, average_precision: not defined where a class is missing"
+    if any(kind["slope"] is None for kind in metrics["calibration"].values()):
+        yield f"calibration slope, intercept: {NO_LINE}"
+    if patients < FEWEST_PATIENTS or patches < FEWEST_PATCHES:
+        yield (
+            "chance alone makes the expected calibration error too high with few patches "
+            f"({patches:,}) or patients ({patients})"
+        )
+    if samples is None:
+        yield f"no intervals (ci95): they take {FEWEST_PATIENTS} patients, found {patients}"
+    elif left_out := ", ".join(_left_out(samples)):
+        yield f"ci95 leaves out resamples where a metric is not defined: {left_out}"
+    if single := sum(row["roc_auc"] is None for row in metrics["per_patient"]):
+        yield (
+            "per_patient is null where a patient has patches of one class alone, as "
+            f"{single} of {patients} have"
+        )
+
+
+def _one_class(metrics: Mapping[str, Any]) -> Iterator[str]:
+    """Says where the network predicts the same for all: it has learnt nothing that shows there."""
+    seen = []
+    for name in ("at_0.5", "at_validation_threshold"):
+        counts = metrics[name]["confusion_matrix"]
+        for predicted, others in (("malignant", ("tn", "fn")), ("benign", ("tp", "fp"))):
+            if counts not in seen and not any(counts[other] for other in others):
+                yield (
+                    f"THE NETWORK PREDICTS ONE CLASS ONLY {name.replace('_', ' ')}: "
+                    f"all {metrics['patches']:,} patches are predicted {predicted}"
+                )
+        seen.append(counts)
+
+
+def compare(network: Scored, baseline: Scored) -> dict[str, Any]:
+    """Gives a baseline's metrics and `network_lead`, the AUC difference over the same resamples."""
+    metrics = {name: value for name, value in baseline.metrics.items() if name != "per_patient"}
+    difference = None
+    if metrics["roc_auc"] is not None:
+        difference = {"roc_auc": network.metrics["roc_auc"] - metrics["roc_auc"], "ci95": None}
+        if network.samples and baseline.samples:
+            difference["ci95"] = interval(network.samples["roc_auc"] - baseline.samples["roc_auc"])
+    return metrics | {"network_lead": difference}
+
+
+def _verdict(name: str, baseline: Mapping[str, Any]) -> Iterator[str]:
+    """Says in words what a reader of the network's metrics must know of the baseline's."""
+    difference = baseline["network_lead"]
+    if difference is None:
+        return
+    reached = f"{WHAT[name]} reaches ROC AUC {baseline['roc_auc']:.3f}"
+    network = f"the network's {baseline['roc_auc'] + difference['roc_auc']:.3f}"
+    if difference["roc_auc"] <= 0:
+        yield f"THE NETWORK DOES NOT BEAT A BASELINE: {reached}, {network}"
+    elif difference["ci95"] and difference["ci95"][0] <= 0:
+        low, high = difference["ci95"]
+        yield (
+            f"{reached}, {network}: the 95 % interval of the difference, {low:.3f} to {high:.3f}, "
+            "holds 0, so the network may be no better"
+        )
+    elif name == "patient_identity":
+        yield f"{reached}, which this split gives away to the network as well"

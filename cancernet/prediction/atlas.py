@@ -1,8 +1,9 @@
 """The maps of one run of predict.py: which patches make up a slide, what its files are called."""
 
+import itertools
 import sys
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,13 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from cancernet.cli import map_files
-from cancernet.data import patches
+from cancernet.data import patch
 from cancernet.data.sample import SAMPLE_PATIENTS
 from cancernet.files import try_writing
-from cancernet.prediction import explain, heatmap, maps, slides
-from cancernet.prediction.inference import Example, Scored, ScoredImage
-from cancernet.prediction.models import TrainedModel
+from cancernet.prediction import gradcam, maps
+from cancernet.prediction.maps import Grid
+from cancernet.prediction.predictor import Predictor, Scored, ScoredImage
+from cancernet.prediction.slides import WHITE, picture_side, shrink
 
 
 @dataclass
@@ -26,133 +28,101 @@ class Atlas:
 
     Attributes:
         folder: Where the maps go.
-        threshold: A patch is called malignant from this probability on.
-        sample: Whether the model is of the synthetic sample.
+        predictor: Whose probabilities they show.
         taken: The file names given so far.
-        drawn: Slides drawn so far.
     """
 
     folder: Path
-    threshold: float
-    sample: bool
+    predictor: Predictor
     taken: set[str] = field(default_factory=set)
-    drawn: int = 0
 
     def open(self) -> None:
         """Makes the folder, and finds out before the work whether it can be written to."""
         self.folder.mkdir(parents=True, exist_ok=True)
         try_writing(self.folder)
 
-    def explain(self, model: TrainedModel, examples: Sequence[Example]) -> None:
+    def explain(self) -> None:
         """Draws explanation.png, the contact sheet of the first patches."""
-        shown = examples[: explain.MOST_PATCHES]
-        images = np.stack([image for _, image in shown])
-        evidence = explain.grad_cam(model.network, images, data_format=model.data_format)
-        if model.data_format == "channels_first":
-            images = images.transpose(0, 2, 3, 1)
+        rows, images = zip(*self.predictor.examples, strict=True)
         path = self.folder / "explanation.png"
-        explain.draw_sheet(
+        gradcam.draw_sheet(
             path,
-            images,
-            evidence,
-            [f"{row.probability:.2f}  {Path(row.file).name[-32:]}" for row, _ in shown],
-            sample=self.sample or any(row.facts.patient in SAMPLE_PATIENTS for row, _ in shown),
+            np.stack(images),
+            gradcam.grad_cam(self.predictor.network, np.stack(images)),
+            [f"{row.probability:.2f}  {Path(row.file).name[-32:]}" for row in rows],
+            sample=any(self._is_sample(row.facts.patient) for row in rows),
         )
-        print(f"Explanation of the first {len(shown)} patches: {path}", file=sys.stderr)
+        _say(f"Explanation of the first {len(rows)} patches: {path}")
 
     def draw_patients(self, scored: Sequence[Scored]) -> None:
-        """Draws one slide a patient, of the patches whose position is known."""
+        """Draws one slide per patient, of the patches whose position is known."""
         of_patient: dict[str, list[Scored]] = defaultdict(list)
         for row in scored:
             if row.facts.x is not None:
                 of_patient[row.facts.patient].append(row)
         bar = tqdm(of_patient.items(), desc="Drawing", unit=" maps", disable=None, leave=False)
-        lines = [line for patient, rows in bar for line in self._patient(patient, rows)]
+        for patient, rows in bar:
+            self._draw(patient, ScoredImage(rows))
         if len(scored) > sum(map(len, of_patient.values())) > 0:
-            lines.append("Patches without a position in their name are on no map.")
-        print(*lines, sep="\n", end="\n" if lines else "", file=sys.stderr)
+            _say("Patches without a position in their name are on no map.")
 
-    def _patient(self, patient: str, rows: Sequence[Scored]) -> Iterator[str]:
-        x, y = _positions(rows)
-        try:
-            layout = heatmap.lay_out(x, y)
-        except ValueError as error:
-            yield f"{patient}: no map, since {error}."
-            return
-        if double := heatmap.shared(layout, x, y):
-            yield f"{patient}: {double:,} patches share a square with another; the map shows one."
-        side = maps.picture_side(layout.rows, layout.columns)
+    def draw_image(self, file: str, image: ScoredImage) -> None:
+        """Draws one image that was cut up; `file` is its path as given or found."""
+        if image.background or (image.scored and image.scored[0].facts.x is not None):
+            self._draw(Path(file).stem, image)  # Else it is one patch.
 
-        def picture(row: Scored) -> NDArray[np.uint8]:
-            return slides.shrink(patches.read_pixels(Path(row.file)), side)
-
-        pictures = list(map_files(picture, rows, what="Reassembling"))
-        figures = self._draw(patient, layout, rows, [], pictures, side)
-        if figures is not None:
-            yield _figures_line(patient, figures)
-
-    def draw_image(self, file: str, image: ScoredImage, *, side: int) -> None:
-        """Draws one image that was cut up.
+    def _draw(self, name: str, image: ScoredImage) -> None:
+        """Puts patches and background into their squares, and draws.
 
         Args:
-            file: Its path as given or found.
-            image: Its tiles.
-            side: Pixels of a tile's small picture.
+            name: The patient, or the image.
+            image: The patches; where it has no pictures, they are read from the patches' files.
         """
-        if image.scored and image.scored[0].facts.x is None:
-            return  # One patch.
-        x, y = _positions(image.scored)
-        glass_x, glass_y = np.array(image.background, np.intp).reshape(-1, 2).T
+        rows, glass = image.scored, len(image.background)
+        x, y = np.array([*((row.facts.x, row.facts.y) for row in rows), *image.background]).T
         try:
-            layout = heatmap.lay_out(np.r_[x, glass_x], np.r_[y, glass_y])
+            grid = Grid(x, y)
         except ValueError as error:
-            print(f"{file}: no map, since {error}.", file=sys.stderr)
+            _say(f"{name}: no map, since {error}.")
             return
-        self._draw(Path(file).stem, layout, image.scored, image.background, image.pictures, side)
-
-    def _draw(
-        self,
-        name: str,
-        layout: heatmap.Layout,
-        rows: Sequence[Scored],
-        background: Sequence[tuple[int, int]],
-        pictures: Sequence[NDArray[np.uint8]],
-        side: int,
-    ) -> dict[str, Any] | None:
-        """Puts patches and background into their squares, and draws; `pictures` are of both."""
-        x, y = _positions(rows)
-        glass_x, glass_y = np.array(background, np.intp).reshape(-1, 2).T
-        labels = np.array(
-            [-1 if row.facts.label is None else row.facts.label for row in rows], np.int8
-        )
-        probabilities = np.array([row.probability for row in rows], np.float32)
-        glass = np.ones(len(background), bool)
+        labels = [-1 if row.facts.label is None else row.facts.label for row in rows]
+        values = np.array([row.probability for row in rows] + [np.nan] * glass, np.float32)
+        (height, width), side = grid.shape, picture_side(*grid.shape)
+        tissue = grid.place(np.stack(image.pictures or _read_pictures(rows, side)), WHITE)
         slide = maps.SlideMap(
             name=name,
-            probability=heatmap.place(layout, x, y, probabilities, missing=np.nan),
-            background=heatmap.place(layout, glass_x, glass_y, glass, missing=False),
-            label=heatmap.place(layout, x, y, labels, missing=-1),
-            tissue=heatmap.mosaic(
-                layout, np.r_[x, glass_x], np.r_[y, glass_y], pictures, side=side
-            ),
-            threshold=self.threshold,
-            sample=self.sample or name in SAMPLE_PATIENTS,
+            probability=grid.place(values, np.nan),
+            background=grid.place(np.isnan(values), False),
+            label=grid.place(np.array(labels + [-1] * glass, np.int8), -1),
+            tissue=tissue.swapaxes(1, 2).reshape(height * side, width * side, 3),
+            threshold=self.predictor.metadata.threshold,
+            sample=self._is_sample(name),
         )
-        self.drawn += 1
-        return maps.draw(self.folder, safe_name(name, self.taken), slide)
+        if double := len(rows) - np.sum(slide.scored):
+            _say(f"{name}: {double:,} patches share a square with another; the map shows one.")
+        if metrics := maps.draw(self.folder, safe_name(name, self.taken), slide):
+            _say(_metrics_line(name, metrics))
+
+    def _is_sample(self, patient: str) -> bool:
+        return self.predictor.metadata.sample or patient in SAMPLE_PATIENTS
 
 
-def _positions(rows: Sequence[Scored]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    x = np.array([row.facts.x for row in rows], np.intp)
-    return x, np.array([row.facts.y for row in rows], np.intp)
+def _say(text: str) -> None:
+    tqdm.write(text, file=sys.stderr)  # Above a progress bar, if there is one.
 
 
-def _figures_line(patient: str, figures: dict[str, Any]) -> str:
-    shown = [f"{patient}: patches {figures['patches']:,}, malignant {figures['prevalence']:.1%}"]
+def _read_pictures(rows: Sequence[Scored], side: int) -> list[NDArray[np.uint8]]:
+    def read(row: Scored) -> NDArray[np.uint8]:
+        return shrink(patch.read_pixels(Path(row.file)), side)
+
+    return list(map_files(read, rows, what="Reassembling"))
+
+
+def _metrics_line(patient: str, metrics: dict[str, Any]) -> str:
+    shown = [f"{patient}: patches {metrics['patches']:,}, malignant {metrics['prevalence']:.1%}"]
     for name in ("sensitivity", "specificity", "roc_auc"):
-        value = figures[name]
-        text = "not defined" if value is None else f"{value:.3f}"
-        shown.append(f"{'ROC AUC' if name == 'roc_auc' else name} {text}")
+        text = "not defined" if metrics[name] is None else f"{metrics[name]:.3f}"
+        shown.append(f"{name.replace('roc_auc', 'ROC AUC')} {text}")
     return ", ".join(shown)
 
 
@@ -166,9 +136,7 @@ def safe_name(name: str, taken: set[str]) -> str:
     """
     kept = "".join(sign if sign.isalnum() or sign in "._-" else "_" for sign in name)
     stem = kept.lstrip(".-")[:80] or "unnamed"
-    unique, count = stem, 1
-    while unique.lower() in taken:
-        count += 1
-        unique = f"{stem}-{count}"
+    names = itertools.chain([stem], (f"{stem}-{count}" for count in itertools.count(2)))
+    unique = next(each for each in names if each.lower() not in taken)
     taken.add(unique.lower())
     return unique

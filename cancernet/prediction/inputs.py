@@ -4,36 +4,23 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from cancernet.cli import InputError, map_files
-from cancernet.data.patches import ExcludedError, PatchFacts, check_image, read_facts
+from cancernet.data.patch import ExcludedError, check_image, read_facts
 from cancernet.prediction.slides import LARGEST_PATCH, SLIDE_ENDINGS, TIFF_SIGNATURES
 
-# Problems that are named where there is nothing else.
-SHOWN = 5
+SHOWN = 5  # Problems that are named where there is nothing else.
 
-IMAGE_ENDINGS = frozenset((".png", ".jpg", ".jpeg", ".tif", ".tiff"))
-
-
-@dataclass(frozen=True)
-class PatchFile:
-    """An image small enough to be one patch: its path as given or found, what its name tells."""
-
-    file: str
-    facts: PatchFacts
+# Files of a folder that are looked at.
+ENDINGS = SLIDE_ENDINGS | {".png", ".jpg", ".jpeg", ".tif", ".tiff"}
 
 
-@dataclass(frozen=True)
-class Problem:
+class Problem(NamedTuple):
     """A file that cannot be used, and why."""
 
     file: str
     reason: str
-
-    @classmethod
-    def of(cls, file: str, excluded: ExcludedError) -> "Problem":
-        """Makes a problem of what a check found."""
-        return cls(file, str(excluded))
 
 
 @dataclass(frozen=True)
@@ -41,26 +28,23 @@ class Found:
     """All that was named.
 
     Attributes:
-        patches: One patch each, in the order found.
+        patches: Files of one patch each, in the order found.
         images: To be cut up, in the order found; whether OpenSlide can read them is not known yet.
         problems: What cannot be used.
     """
 
-    patches: list[PatchFile]
+    patches: list[str]
     images: list[str]
     problems: list[Problem]
 
     @property
     def with_position(self) -> bool:
         """Whether a patch has its place on a slide in its name."""
-        return any(patch.facts.x is not None for patch in self.patches)
+        return any(read_facts(Path(file)).x is not None for file in self.patches)
 
 
 def list_files(paths: Sequence[str]) -> tuple[list[str], list[Problem]]:
     """Lists the files to look at; of a folder, the images at any depth, sorted.
-
-    Args:
-        paths: Files and folders, as given.
 
     Returns:
         Each file once, and the folders that cannot be opened.
@@ -73,15 +57,11 @@ def list_files(paths: Sequence[str]) -> tuple[list[str], list[Problem]]:
     for path in paths:
         if not Path(path).exists():
             raise InputError(f"There is no {path}. Name an image, a whole slide or a folder.")
-        if not Path(path).is_dir():
-            files.append(path)
-            continue
-        inside = _list_folder(path, problems)
+        inside = _list_folder(path, problems) if Path(path).is_dir() else [path]
         if not inside:
-            endings = ", ".join(sorted(IMAGE_ENDINGS | SLIDE_ENDINGS))
+            endings = ", ".join(sorted(ENDINGS))
             raise InputError(
-                f"The folder {path} holds no image: expected files ending in {endings}, "
-                "at any depth."
+                f"The folder {path} holds no image: expected files ending in {endings}."
             )
         files += inside
     return list(dict.fromkeys(files)), problems
@@ -98,8 +78,7 @@ def _list_folder(folder: str, problems: list[Problem]) -> list[str]:
         inside += [
             os.path.join(parent, name)  # noqa: PTH118 (a Path would drop "./" from what was given)
             for name in names
-            if not name.startswith(".")
-            and Path(name).suffix.lower() in IMAGE_ENDINGS | SLIDE_ENDINGS
+            if not name.startswith(".") and Path(name).suffix.lower() in ENDINGS
         ]
     return sorted(inside)
 
@@ -107,28 +86,24 @@ def _list_folder(folder: str, problems: list[Problem]) -> list[str]:
 def examine(files: Sequence[str], *, max_pixels: int) -> Found:
     """Checks every file that is to be decoded whole, and tells patches from larger images.
 
-    Args:
-        files: As `list_files` gives them.
-        max_pixels: The most pixels of an image; checked before it is decoded.
+    An image of more than `max_pixels` is refused before it is decoded.
     """
-
-    def examine_file(file: str) -> PatchFile | str | Problem:
-        try:
-            is_patch = _is_patch(Path(file), max_pixels=max_pixels)
-        except ExcludedError as excluded:
-            return Problem.of(file, excluded)
-        except OSError as error:
-            return Problem(file, f"unreadable file: {error.strerror}")
-        return PatchFile(file, read_facts(Path(file))) if is_patch else file
-
     found = Found([], [], [])
-    for result in map_files(examine_file, files, what="Checking"):
-        if isinstance(result, PatchFile):
-            found.patches.append(result)
-        elif isinstance(result, Problem):
-            found.problems.append(result)
+
+    def examine_file(file: str) -> bool | str:
+        try:
+            return _is_patch(Path(file), max_pixels=max_pixels)
+        except ExcludedError as excluded:
+            return str(excluded)
+        except OSError as error:
+            return f"unreadable file: {error.strerror}"
+
+    results = map_files(examine_file, files, what="Checking")
+    for file, result in zip(files, results, strict=True):
+        if isinstance(result, str):
+            found.problems.append(Problem(file, result))
         else:
-            found.images.append(result)
+            (found.patches if result else found.images).append(file)
     return found
 
 
@@ -150,7 +125,5 @@ def nothing_usable(problems: Sequence[Problem]) -> InputError:
     """Makes the message for a run in which no file could be used."""
     shown = "; ".join(f"{problem.file}: {problem.reason}" for problem in problems[:SHOWN])
     more = f"; and {len(problems) - SHOWN:,} more" if len(problems) > SHOWN else ""
-    return InputError(
-        f"No file could be used. {shown}{more}. Expected whole PNG, JPEG or TIFF images with 8 "
-        "bits a channel, or whole slides."
-    )
+    expected = "Expected PNG, JPEG or TIFF images with 8 bits per channel, or whole slides."
+    return InputError(f"No file could be used. {shown}{more}. {expected}")

@@ -1,6 +1,10 @@
-"""A patient's slide with what the network says of it: probabilities, tissue, errors, figures."""
+"""A slide with what the network says of it: probabilities, tissue, errors, metrics.
 
-import json
+The square of a patch is 50 x 50 pixels of the slide; a grid has one cell per square. Row 0 is the
+slide's upper edge, column 0 its left one.
+"""
+
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -9,37 +13,77 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.patches import Patch as Swatch
 from mpl_toolkits.axes_grid1.anchored_artists import AnchoredSizeBar
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from cancernet.cli import SAMPLE_NOTICE
-from cancernet.data.patches import PATCH_SIDE
-from cancernet.evaluation import evaluation
-from cancernet.files import replacing
+from cancernet.data.patch import PATCH_SIDE
+from cancernet.evaluation import metrics
+from cancernet.files import replacing, write_json
 from cancernet.prediction.slides import PIXEL
 
-SQUARE = PATCH_SIDE * PIXEL  # Micrometres a side of a patch.
+# A slide of 20 x 20 cm; positions in names that stray further apart would fill the memory.
+MOST_SQUARES = 1_000_000
 
-# Longest side of a slide on a figure, in inches, and of the reassembled one, in pixels: a little
-# more than are shown.
+SQUARE = PATCH_SIDE * PIXEL  # Micrometres per side of a patch.
+
+# Longest side of a slide on a figure, in inches.
 LONGEST, DPI = 7, 120
-PICTURE = 1000
 
 # One colour each, told apart by every kind of eye: Okabe & Ito (2008), "Color Universal Design".
 OUTCOMES = (
-    ("malignant, called malignant", "#0072B2"),
-    ("benign, called benign", "#56B4E9"),
-    ("malignant, called benign", "#D55E00"),
-    ("benign, called malignant", "#F0E442"),
+    ("malignant, predicted malignant", "#0072B2"),
+    ("benign, predicted benign", "#56B4E9"),
+    ("malignant, predicted benign", "#D55E00"),
+    ("benign, predicted malignant", "#F0E442"),
     ("class not known", "#999999"),
 )
 GLASS, NOTHING = "#D9D9D9", "#FFFFFF"
 
 
+class Grid:
+    """The smallest grid that holds all patches of a slide.
+
+    Attributes:
+        shape: Rows and columns.
+    """
+
+    def __init__(self, x: ArrayLike, y: ArrayLike) -> None:
+        """Finds the square, or the nearest one, of patches with left edges x and upper edges y.
+
+        Raises:
+            ValueError: The grid would have more than MOST_SQUARES squares.
+        """
+        self._row, self._column = (
+            (np.asarray(edges) - np.min(edges) + PATCH_SIDE // 2) // PATCH_SIDE for edges in (y, x)
+        )
+        self.shape = rows, columns = int(self._row.max()) + 1, int(self._column.max()) + 1
+        if rows * columns > MOST_SQUARES:
+            raise ValueError(
+                f"the positions span {columns:,} x {rows:,} squares, over {MOST_SQUARES:,} in all"
+            )
+
+    def place(self, values: NDArray[Any], missing: Any) -> NDArray[Any]:
+        """Puts one value per patch into its square; of patches that share one, the first counts.
+
+        Args:
+            values: Shape (patches, ...).
+            missing: The value of a square without a patch.
+
+        Returns:
+            The dtype of `values`, shape (rows, columns, ...).
+        """
+        grid = np.full((*self.shape, *values.shape[1:]), missing, values.dtype)
+        _, first = np.unique(self._row * self.shape[1] + self._column, return_index=True)
+        grid[self._row[first], self._column[first]] = values[first]
+        return grid
+
+
 @dataclass(frozen=True)
 class SlideMap:
-    """A slide's grids; see `heatmap`.
+    """A slide's grids.
 
     Attributes:
         name: The patient's number, or the name of the image.
@@ -47,7 +91,7 @@ class SlideMap:
         background: True where a square was skipped as glass, shape (rows, columns).
         label: 0 or 1, -1 where unknown, shape (rows, columns).
         tissue: The reassembled slide: uint8, shape (rows * side, columns * side, 3).
-        threshold: A patch is called malignant from this probability on.
+        threshold: A patch is predicted malignant from this probability on.
         sample: Whether model or patches are synthetic, which every figure then says.
     """
 
@@ -59,40 +103,40 @@ class SlideMap:
     threshold: float
     sample: bool
 
+    @property
+    def scored(self) -> NDArray[np.bool_]:
+        """True where a patch has a probability."""
+        return np.isfinite(self.probability)
 
-def picture_side(rows: int, columns: int) -> int:
-    """Chooses the pixels a square of the reassembled slide, so that its size stays bounded."""
-    return max(1, min(PATCH_SIDE, PICTURE // max(rows, columns)))
+    @property
+    def malignant(self) -> NDArray[np.bool_]:
+        """True where a patch is predicted malignant."""
+        return self.probability >= self.threshold
 
 
 def draw(folder: Path, name: str, slide: SlideMap) -> dict[str, Any] | None:
-    """Draws the maps of one slide and, where classes are known, its errors and figures.
+    """Draws the maps of one slide and, where classes are known, its errors and metrics.
 
-    Args:
-        folder: Where they go; those of the same name are replaced, one by one.
-        name: What the file names begin with.
-        slide: What to draw.
+    The file names begin with `name`; older maps of the same name are replaced, one by one.
 
     Returns:
         What <name>_figures.json holds, or None where no class is known.
     """
     _save(folder / f"{name}_heatmap.png", slide, _heatmap)
     _save(folder / f"{name}_tissue.png", slide, _tissue)
-    known = np.isfinite(slide.probability) & (slide.label >= 0)
-    if not known.any():
+    if not np.any(slide.scored & (slide.label >= 0)):
         return None
     _save(folder / f"{name}_errors.png", slide, _errors)
-    figures = slide_figures(slide)
-    with replacing(folder / f"{name}_figures.json") as beside:
-        beside.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-    return figures
+    metrics = slide_metrics(slide)
+    write_json(folder / f"{name}_figures.json", metrics)
+    return metrics
 
 
-def slide_figures(slide: SlideMap) -> dict[str, Any]:
-    """Makes the figures of one slide's patches of known class, named as in metrics.json."""
-    known = np.isfinite(slide.probability) & (slide.label >= 0)
+def slide_metrics(slide: SlideMap) -> dict[str, Any]:
+    """Makes the metrics of one slide's patches of known class, named as in metrics.json."""
+    known = slide.scored & (slide.label >= 0)
     labels, probabilities = slide.label[known], slide.probability[known]
-    outcome = evaluation.confusion(labels, probabilities, threshold=slide.threshold)
+    outcome = metrics.confusion(labels, probabilities, threshold=slide.threshold)
     return {
         "patient": slide.name,
         "sample": slide.sample,
@@ -100,12 +144,14 @@ def slide_figures(slide: SlideMap) -> dict[str, Any]:
         "prevalence": float(np.mean(labels == 1)),
         "threshold": slide.threshold,
         "confusion_matrix": asdict(outcome),
-        **{name: getattr(outcome, name) for name in evaluation.FIGURES},
-        "roc_auc": evaluation.roc_auc(labels, probabilities),
+        **{name: getattr(outcome, name) for name in metrics.METRICS},
+        "roc_auc": metrics.roc_auc(labels, probabilities),
     }
 
 
-def _save(path: Path, slide: SlideMap, drawing: Any) -> None:
+def _save(
+    path: Path, slide: SlideMap, drawing: Callable[[Axes, SlideMap], tuple[str, list[Swatch]]]
+) -> None:
     """Makes a figure in the slide's proportions, has it drawn on, and saves it."""
     rows, columns = slide.probability.shape
     inches = LONGEST / max(rows, columns)
@@ -114,7 +160,9 @@ def _save(path: Path, slide: SlideMap, drawing: Any) -> None:
         figsize=(max(columns * inches, 4.5) + 2, max(rows * inches, 3) + 1.6), layout="constrained"
     )
     axes = figure.subplots()
-    handles = drawing(axes, slide)
+    text, handles = drawing(axes, slide)
+    shown = slide.name.encode("ascii", "replace").decode()  # What every font has.
+    axes.set_title(f"{shown[:40]}: {text}", fontsize=10, parse_math=False)
     # Below the slide there is room for the scale.
     axes.set(xlim=(0, columns * SQUARE), xticks=(), yticks=())
     axes.set_ylim((rows + 0.08 * max(rows, columns)) * SQUARE, 0)
@@ -137,115 +185,74 @@ def _save(path: Path, slide: SlideMap, drawing: Any) -> None:
 
 def _add_scale(axes: Axes, width: float) -> None:
     """Draws a bar of a round length, a tenth to a quarter of the slide's width."""
-    length = next(
-        (each for each in (10000, 5000, 2000, 1000, 500, 200, 100) if each <= width / 4), 50
-    )
+    lengths = (10000, 5000, 2000, 1000, 500, 200, 100)
+    length = next((each for each in lengths if each <= width / 4), 50)
     text = f"{length // 1000} mm" if length >= 1000 else f"{length} µm"
-    bar = AnchoredSizeBar(
-        axes.transData,
-        length,
-        text,
-        "lower right",
-        sep=3,
-        frameon=False,
-        size_vertical=width / 200,
-    )
-    axes.add_artist(bar)
+    style = {"sep": 3, "frameon": False, "size_vertical": width / 200}
+    axes.add_artist(AnchoredSizeBar(axes.transData, length, text, "lower right", **style))
 
 
-def _title(axes: Axes, slide: SlideMap, text: str) -> None:
-    shown = slide.name.encode("ascii", "replace").decode()  # What every font has.
-    axes.set_title(f"{shown[:40]}: {text}", fontsize=10, parse_math=False)
-
-
-def _extent(slide: SlideMap) -> tuple[float, float, float, float]:
+def _show(
+    axes: Axes, slide: SlideMap, picture: NDArray[Any], interpolation: str | None, **style: Any
+) -> AxesImage:
+    """Shows a picture or a grid over the whole slide."""
     rows, columns = slide.probability.shape
-    return (0, columns * SQUARE, rows * SQUARE, 0)
+    extent = (0, columns * SQUARE, rows * SQUARE, 0)
+    return axes.imshow(picture, interpolation=interpolation, extent=extent, **style)
 
 
 def _show_faded(axes: Axes, slide: SlideMap) -> list[Swatch]:
     """Shows the tissue in pale grey, glass and gaps flat, as ground for colours."""
-    grey = slide.tissue.mean(axis=2)
-    axes.imshow(255 - (255 - grey) * 0.8, cmap="gray", vmin=0, vmax=255, extent=_extent(slide))
-    missing = ~slide.background & np.isnan(slide.probability)
-    flat = np.select([slide.background, missing], [0, 1], default=np.nan)
+    faded = 255 - (255 - slide.tissue.mean(axis=2)) * 0.8
+    _show(axes, slide, faded, None, cmap="gray", vmin=0, vmax=255)
     handles = []
-    for value, (what, where, colour) in enumerate(
-        (
-            ("background, skipped", slide.background, GLASS),
-            ("no patch", missing, NOTHING),
-        )
+    for what, where, colour in (
+        ("background, skipped", slide.background, GLASS),
+        ("no patch", ~slide.background & ~slide.scored, NOTHING),
     ):
         if where.any():
-            axes.imshow(
-                np.where(flat == value, 0.0, np.nan),
-                cmap=ListedColormap([colour]),
-                extent=_extent(slide),
-                interpolation="nearest",
+            _show(
+                axes, slide, np.where(where, 0.0, np.nan), "nearest", cmap=ListedColormap([colour])
             )
-            handles.append(_swatch(colour, f"{what}: {np.sum(where):,}"))
+            handles.append(_swatch(what, where, colour))
     return handles
 
 
-def _swatch(colour: str, label: str) -> Swatch:
-    return Swatch(facecolor=colour, edgecolor="0.7", label=label)
+def _swatch(what: str, where: NDArray[np.bool_], colour: str) -> Swatch:
+    return Swatch(facecolor=colour, edgecolor="0.7", label=f"{what}: {np.sum(where):,}")
 
 
-def _heatmap(axes: Axes, slide: SlideMap) -> list[Swatch]:
+def _heatmap(axes: Axes, slide: SlideMap) -> tuple[str, list[Swatch]]:
     handles = _show_faded(axes, slide)
-    image = axes.imshow(
-        slide.probability,
-        cmap="viridis",
-        vmin=0,
-        vmax=1,
-        alpha=0.65,
-        extent=_extent(slide),
-        interpolation="nearest",
-    )
+    style = {"cmap": "viridis", "vmin": 0, "vmax": 1, "alpha": 0.65}
+    image = _show(axes, slide, slide.probability, "nearest", **style)
     assert axes.figure is not None
     bar = axes.figure.colorbar(image, ax=axes, shrink=0.9)
     bar.set_label("probability of class 1, malignant")
     bar.ax.axhline(slide.threshold, color="red", linewidth=2)
-    scored = np.isfinite(slide.probability)
-    called = int(np.sum(slide.probability[scored] >= slide.threshold))
-    _title(
-        axes,
-        slide,
-        f"patches {np.sum(scored):,}, called malignant {called:,}\n"
-        f"(probability at least {slide.threshold:.3g}, the red line)",
-    )
-    return handles
+    counts = f"{np.sum(slide.scored):,}, predicted malignant {np.sum(slide.malignant):,}"
+    rule = f"probability at least {slide.threshold:.3g}, the red line"
+    return f"patches {counts}\n({rule})", handles
 
 
-def _tissue(axes: Axes, slide: SlideMap) -> list[Swatch]:
-    axes.imshow(slide.tissue, extent=_extent(slide))
-    _title(axes, slide, "the slide, reassembled")
-    return []
+def _tissue(axes: Axes, slide: SlideMap) -> tuple[str, list[Swatch]]:
+    _show(axes, slide, slide.tissue, None)
+    return "the slide, reassembled", []
 
 
-def _errors(axes: Axes, slide: SlideMap) -> list[Swatch]:
+def _errors(axes: Axes, slide: SlideMap) -> tuple[str, list[Swatch]]:
     handles = _show_faded(axes, slide)
-    called = slide.probability >= slide.threshold
-    scored = np.isfinite(slide.probability)
+    right = slide.malignant == (slide.label == 1)
     conditions = [
-        scored & (slide.label == 1) & called,
-        scored & (slide.label == 0) & ~called,
-        scored & (slide.label == 1) & ~called,
-        scored & (slide.label == 0) & called,
-        scored & (slide.label < 0),
+        slide.scored & (slide.label == label) & (right == expected)
+        for label, expected in ((1, True), (0, True), (1, False), (0, False))
     ]
-    outcome = np.select(conditions, list(range(len(OUTCOMES))), default=-1).astype(float)
-    axes.imshow(
-        np.where(outcome < 0, np.nan, outcome),
-        cmap=ListedColormap([colour for _, colour in OUTCOMES]),
-        vmin=-0.5,
-        vmax=len(OUTCOMES) - 0.5,
-        alpha=0.75,
-        extent=_extent(slide),
-        interpolation="nearest",
-    )
+    conditions.append(slide.scored & (slide.label < 0))
+    outcome = np.select(conditions, list(range(len(OUTCOMES))), default=np.nan)
+    colours = ListedColormap([colour for _, colour in OUTCOMES])
+    limits = {"vmin": -0.5, "vmax": len(OUTCOMES) - 0.5}
+    _show(axes, slide, outcome, "nearest", cmap=colours, **limits, alpha=0.75)
     for (what, colour), where in zip(OUTCOMES, conditions, strict=True):
         if where.any():
-            handles.append(_swatch(colour, f"{what}: {np.sum(where):,}"))
-    _title(axes, slide, f"right and wrong at threshold {slide.threshold:.3g}")
-    return handles
+            handles.append(_swatch(what, where, colour))
+    return f"right and wrong at threshold {slide.threshold:.3g}", handles

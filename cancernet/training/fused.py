@@ -1,14 +1,14 @@
-"""The network's faster twin: the same layers, batch normalization by TensorFlow's fused kernel.
+"""Batch normalization by TensorFlow's fused kernel, and its statistics computed anew for scoring.
 
 Keras 3 puts batch normalization together from some twenty operations on TensorFlow, which makes it
-the most expensive part of a training step; TensorFlow has it as a single one. The twin is for
-computing alone: what is saved is always the network of stock layers.
+the most expensive part of a training step; TensorFlow has it as a single one. The fused model is
+for computing alone: what is saved is always a network of stock layers.
 """
 
 import keras
-import numpy as np
 import tensorflow as tf
 from keras import layers
+from numpy.typing import NDArray
 
 
 class FusedBatchNormalization(layers.BatchNormalization):
@@ -51,50 +51,79 @@ class FusedBatchNormalization(layers.BatchNormalization):
         return tf.reshape(outputs, tf.shape(inputs))
 
     def _move(self, mean: tf.Tensor, variance: tf.Tensor) -> None:
-        devices = tf.distribute.get_replica_context()
-        if devices.num_replicas_in_sync > 1:
-            mean, variance = devices.all_reduce(tf.distribute.ReduceOp.MEAN, [mean, variance])
+        replicas = tf.distribute.get_replica_context()
+        if replicas.num_replicas_in_sync > 1:
+            mean, variance = replicas.all_reduce(tf.distribute.ReduceOp.MEAN, [mean, variance])
         for moving, latest in ((self.moving_mean, mean), (self.moving_variance, variance)):
             moving.assign(moving * self.momentum + latest * (1 - self.momentum))
 
 
-def twin(
-    network: keras.Sequential,
-    *,
-    mixed_precision: bool = False,
-    dropout: float = 1.0,
-    momentum: float | None = None,
+def fuse(
+    network: keras.Sequential, *, dropout: float = 1.0, mixed_precision: bool = False
 ) -> keras.Sequential:
     """Makes a network that computes the same, faster, with a copy of the weights.
 
     Args:
         network: Of stock layers. Batch normalization over another axis than the last stays stock.
-        mixed_precision: Compute in float16, but keep weights, normalization and softmax in float32.
         dropout: Factor of all dropout rates.
-        momentum: Of the moving mean and variance; None for those of `network`.
+        mixed_precision: Compute in float16, but keep weights, normalization and softmax in float32.
 
     Returns:
-        A network whose weights are those of `network`, in the same order: `get_weights` of one is
-        for `set_weights` of the other.
+        A network whose weights are those of `network`, in the same order.
     """
 
     def faster(layer: layers.Layer) -> layers.Layer:
         kind, settings = type(layer), layer.get_config()
         if kind is layers.Dropout:
             settings["rate"] *= dropout
-        if kind is layers.BatchNormalization and momentum is not None:
-            settings["momentum"] = momentum
         if kind is layers.BatchNormalization and layer.axis == -1:
             kind = FusedBatchNormalization
         if mixed_precision:
             settings["dtype"] = "float32" if layer is network.layers[-1] else "mixed_float16"
         return kind.from_config(settings)
 
-    copy = keras.models.clone_model(network, clone_function=faster)
-    copy.set_weights(network.get_weights())
+    return _clone(network, faster)
+
+
+def stock(model: keras.Sequential) -> keras.Sequential:
+    """Makes the network of stock layers, in float32, that a fused model stands for, to be saved.
+
+    It keeps the dropout rates of the model, so that it would train on as the model does.
+    """
+
+    def plain(layer: layers.Layer) -> layers.Layer:
+        kind, settings = type(layer), layer.get_config()
+        if kind is FusedBatchNormalization:
+            kind = layers.BatchNormalization
+        return kind.from_config(settings | {"dtype": "float32"})
+
+    return _clone(model, plain)
+
+
+def _clone(model: keras.Sequential, clone_layer: object) -> keras.Sequential:
+    copy = keras.models.clone_model(model, clone_function=clone_layer)
+    copy.set_weights(model.get_weights())
     return copy
 
 
-def predict(model: keras.Model, batches: tf.data.Dataset) -> np.ndarray:
-    """Computes the probability of class 1, float32 in [0, 1], shape (patches,), in their order."""
-    return model.predict(batches, verbose=0)[:, 1]
+def reestimate(model: keras.Sequential, images: NDArray) -> None:
+    """Gives each batch normalization the mean and variance that its inputs have in scoring.
+
+    The moving ones are of training, where dropout spreads the values: at scoring they are too
+    large, and probabilities come out too high or too low on all patches alike (X. Li et al. 2019,
+    Understanding the disharmony between dropout and batch normalization by variance shift, CVPR).
+
+    Args:
+        model: Its layers follow each other; those before a batch normalization are re-estimated
+            first.
+        images: Of training, float32 in [0, 1], as many as one goes through the network with.
+    """
+    values = tf.convert_to_tensor(images)
+    for layer in model.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            rank = values.shape.rank
+            others = [axis for axis in range(rank) if axis != layer.axis % rank]
+            mean, variance = tf.nn.moments(tf.cast(values, tf.float32), others)
+            layer.moving_mean.assign(mean)
+            layer.moving_variance.assign(variance)
+        values = layer(values, training=False)

@@ -14,47 +14,47 @@ for (const patient of data.patients) {
 const state = { threshold: 0.5, prevalence: data.prevalence, patient: data.patients[0], patch: null };
 const element = (id) => document.getElementById(id);
 
+function onClick(selector, act) {
+  for (const button of document.querySelectorAll(selector)) button.addEventListener("click", () => act(button));
+}
+
 function floats(base64) {
   const bytes = Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
   return new Float32Array(bytes.buffer);
 }
 
-// --- Threshold and prevalence ---------------------------------------------------------------
-
 function confusion(threshold) {
   const counts = { tn: 0, fp: 0, fn: 0, tp: 0 };
-  for (let patch = 0; patch < probabilities.length; patch++) {
-    counts[outcome(patch, threshold)]++;
-  }
+  probabilities.forEach((_, patch) => counts[outcome(patch, threshold)]++);
   return counts;
 }
 
 function outcome(patch, threshold) {
-  const called = probabilities[patch] >= threshold;
-  return malignant[patch] ? (called ? "tp" : "fn") : called ? "fp" : "tn";
+  const predicted = probabilities[patch] >= threshold;
+  return malignant[patch] ? (predicted ? "tp" : "fn") : predicted ? "fp" : "tn";
 }
 
 const ratio = (part, whole) => (whole ? part / whole : null);
 const rounded = (value, digits = 3) => (value === null ? "not defined" : value.toFixed(digits));
 
-function showFigures() {
+function showMetrics() {
   const { tn, fp, fn, tp } = confusion(state.threshold);
   const sensitivity = ratio(tp, tp + fn);
   const specificity = ratio(tn, tn + fp);
-  const figures = { sensitivity, specificity, ppv: ratio(tp, tp + fp), npv: ratio(tn, tn + fn) };
-  figures["bayes-ppv"] = figures["bayes-npv"] = null;
+  const metrics = { sensitivity, specificity, ppv: ratio(tp, tp + fp), npv: ratio(tn, tn + fn) };
+  metrics["bayes-ppv"] = metrics["bayes-npv"] = null;
   if (sensitivity !== null && specificity !== null) {
     // Bayes' rule: what the predictive values would be where another share is malignant.
     const [sick, healthy] = [state.prevalence, 1 - state.prevalence];
     const [rightly, falsely] = [sensitivity * sick, (1 - specificity) * healthy];
     const [cleared, missed] = [specificity * healthy, (1 - sensitivity) * sick];
-    figures["bayes-ppv"] = ratio(rightly, rightly + falsely);
-    figures["bayes-npv"] = ratio(cleared, cleared + missed);
+    metrics["bayes-ppv"] = ratio(rightly, rightly + falsely);
+    metrics["bayes-npv"] = ratio(cleared, cleared + missed);
   }
   for (const [name, count] of Object.entries({ tn, fp, fn, tp })) {
     element(`live-${name}`).textContent = count.toLocaleString("en-US");
   }
-  for (const [name, value] of Object.entries(figures)) {
+  for (const [name, value] of Object.entries(metrics)) {
     element(`live-${name}`).textContent = rounded(value);
   }
 }
@@ -66,62 +66,49 @@ function setThreshold(threshold) {
   if (document.activeElement !== element("threshold")) {
     element("threshold").value = +threshold.toFixed(4);
   }
-  showFigures();
+  showMetrics();
   colourErrors();
   showReadout();
 }
 
 element("slider").addEventListener("input", (event) => setThreshold(event.target.valueAsNumber));
 element("threshold").addEventListener("input", (event) => setThreshold(event.target.valueAsNumber));
-for (const button of document.querySelectorAll("[data-threshold]")) {
-  button.addEventListener("click", () => setThreshold(Number(button.dataset.threshold)));
-}
+onClick("[data-threshold]", (button) => setThreshold(Number(button.dataset.threshold)));
 element("prevalence").addEventListener("input", (event) => {
   const percent = event.target.valueAsNumber;
   if (!(percent >= 0 && percent <= 100)) return;
   state.prevalence = percent / 100;
-  showFigures();
+  showMetrics();
 });
 
-// --- Sorting ----------------------------------------------------------------------------------
-
-for (const button of document.querySelectorAll("th button")) {
-  button.addEventListener("click", () => {
-    const header = button.closest("th");
-    const table = header.closest("table");
-    const column = header.cellIndex;
-    const up = header.getAttribute("aria-sort") !== "ascending";
-    for (const other of table.querySelectorAll("th")) other.removeAttribute("aria-sort");
-    header.setAttribute("aria-sort", up ? "ascending" : "descending");
-    const rows = Array.from(table.tBodies[0].rows);
-    const value = (row) => row.cells[column].dataset.value;
-    rows.sort((one, two) => {
-      // What is not defined stays at the end, whichever way round.
-      if (value(one) === "" || value(two) === "") return (value(one) === "") - (value(two) === "");
-      const order = value(one).localeCompare(value(two), "en", { numeric: column === 0 });
-      const difference = column === 0 ? order : value(one) - value(two);
-      return up ? difference : -difference;
-    });
-    table.tBodies[0].append(...rows);
+onClick("thead button", (button) => {
+  const header = button.closest("th");
+  const table = header.closest("table");
+  const column = header.cellIndex;
+  const up = header.getAttribute("aria-sort") !== "ascending";
+  for (const other of table.querySelectorAll("th")) other.removeAttribute("aria-sort");
+  header.setAttribute("aria-sort", up ? "ascending" : "descending");
+  const value = (row) => row.cells[column].dataset.value;
+  const rows = Array.from(table.tBodies[0].rows).sort((one, two) => {
+    // What is not defined stays at the end, whichever way round.
+    if (value(one) === "" || value(two) === "") return (value(one) === "") - (value(two) === "");
+    const order = value(one).localeCompare(value(two), "en", { numeric: true });
+    const difference = column === 0 ? order : value(one) - value(two);
+    return up ? difference : -difference;
   });
-}
-
-// --- Slides -----------------------------------------------------------------------------------
+  table.tBodies[0].append(...rows);
+});
 
 const COLOURS = { tn: "#c9d5e1", tp: "#66788a", fp: "#e69f00", fn: "#0072b2" };
 const WORDS = {
-  tn: "benign, called benign: right",
-  tp: "malignant, called malignant: right",
-  fp: "benign, called malignant: false alarm",
-  fn: "malignant, called benign: missed",
+  tn: "benign, predicted benign: right",
+  tp: "malignant, predicted malignant: right",
+  fp: "benign, predicted malignant: false alarm",
+  fn: "malignant, predicted benign: missed",
 };
 const maps = ["truth", "probability", "errors"].map(element);
 
-function mix(share) {
-  // From --benign to --malignant.
-  const [low, high] = [[201, 213, 225], [213, 94, 0]];
-  return `rgb(${low.map((value, channel) => Math.round(value + share * (high[channel] - value)))})`;
-}
+const mix = (share) => `color-mix(in srgb, var(--malignant) ${100 * share}%, var(--benign))`;
 
 function places(patient) {
   // Patches without a position stand in rows below the others.
@@ -129,12 +116,11 @@ function places(patient) {
   const left = known.length ? Math.min(...known.map((patch) => patient.x[patch])) : 0;
   const below = known.length ? Math.max(...known.map((patch) => patient.y[patch])) + 2 * patient.pitch : 0;
   const columns = Math.ceil(Math.sqrt(patient.x.length - known.length));
-  let placed = 0;
+  let placed = -1;
   return patient.x.map((x, patch) => {
     if (x !== null) return [x, patient.y[patch]];
-    const place = [left + (placed % columns) * patient.pitch, below + Math.floor(placed / columns) * patient.pitch];
     placed++;
-    return place;
+    return [left + (placed % columns) * patient.pitch, below + Math.floor(placed / columns) * patient.pitch];
   });
 }
 
@@ -175,11 +161,9 @@ function colourErrors() {
 
 function showReadout() {
   const { patient, patch } = state;
-  if (patch === null) {
-    element("readout").textContent =
-      "Point at a patch, tap it, or move with the arrow keys: its file and figures stand here.";
-    return;
-  }
+  element("readout").textContent =
+    "Point at a patch, tap it, or move with the arrow keys: its file and probabilities stand here.";
+  if (patch === null) return;
   const index = patient.first + patch;
   const [x, y, label] = [patient.x[patch], patient.y[patch], Number(malignant[index])];
   const name = patient.names ? patient.names[patch] : `${patient.name}_idx5_x${x}_y${y}_class${label}.png`;
@@ -214,30 +198,24 @@ for (const map of maps) {
   });
 }
 
+const patientOf = (button) => data.patients.find((patient) => patient.name === button.dataset.patient);
 data.patients.forEach((patient, index) => {
   const counts = patient.x.length.toLocaleString("en-US");
   element("patient").add(new Option(`${patient.name} (${counts} patches)`, index));
 });
 element("patient").addEventListener("change", (event) => showPatient(data.patients[event.target.value]));
-for (const button of document.querySelectorAll("[data-step]")) {
-  button.addEventListener("click", () => {
-    const count = data.patients.length;
-    const next = data.patients.indexOf(state.patient) + Number(button.dataset.step);
-    showPatient(data.patients[(next + count) % count]);
-  });
-}
-for (const button of document.querySelectorAll("[data-patient]")) {
-  button.addEventListener("click", () => {
-    showPatient(data.patients.find((patient) => patient.name === button.dataset.patient));
-    element("slides").scrollIntoView();
-  });
-}
+onClick("[data-step]", (button) => {
+  const next = data.patients.indexOf(state.patient) + Number(button.dataset.step);
+  showPatient(data.patients.at(next % data.patients.length));
+});
+onClick("[data-patient]", (button) => {
+  showPatient(patientOf(button));
+  element("slides").scrollIntoView();
+});
 
 window.addEventListener("beforeprint", () => {
   for (const details of document.querySelectorAll("details")) details.open = true;
 });
 
-// The worst patient first, as in the table.
-const worst = document.querySelector("[data-patient]");
-showPatient(data.patients.find((patient) => patient.name === worst?.dataset.patient) ?? data.patients[0]);
+showPatient(patientOf(document.querySelector("[data-patient]"))); // The worst first, as in the table.
 setThreshold(0.5);

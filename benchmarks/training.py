@@ -1,0 +1,97 @@
+"""Trains and scores a fold as train_model.py does, but in memory. Loads TensorFlow."""
+
+from collections.abc import Mapping
+
+import keras
+
+from cancernet import config
+from cancernet.cancernet import CancerNet
+from cancernet.data import pipeline
+from cancernet.data.dataset import Split
+from cancernet.data.pipeline import Reading
+from cancernet.evaluation import calibration, metrics
+from cancernet.prediction import model as prediction
+from cancernet.recipe import Recipe
+from cancernet.training import callbacks, distribution, fused
+from cancernet.training.run import Run
+
+CACHE_BYTES = 10**9  # The patches of a fold are decoded once.
+SIZE = (config.IMAGE_HEIGHT, config.IMAGE_WIDTH)
+
+
+def train(recipe: Recipe, splits: Mapping[str, Split], *, seed: int) -> tuple[Run, keras.Model]:
+    """Trains on one split and validates on another.
+
+    Returns:
+        The run, and the model with the weights of its best epoch.
+    """
+    training, validation = splits["training"], splits["validation"]
+    reading = Reading(SIZE, recipe.batch_size)
+    distribution.set_seed(seed, deterministic=True)
+    network = CancerNet.build(config.IMAGE_WIDTH, config.IMAGE_HEIGHT, 3, 2)
+    model = fused.fuse(network, dropout=recipe.dropout)
+    model.compile(recipe.optimizer(), "categorical_crossentropy", metrics=["accuracy"])
+    run = Run(None, epochs=recipe.epochs)
+    validate = callbacks.Validate(
+        run,
+        recipe,
+        pipeline.scoring_batches(validation.files, reading),
+        validation.labels,
+        predict=distribution.predict,
+        reestimation=pipeline.read_sample(training.files, recipe.reestimation, reading, seed=seed),
+    )
+    batches = pipeline.training_batches(
+        training.files,
+        training.labels,
+        reading=reading,
+        augmentation=recipe.augmentation,
+        seed=seed,
+        epochs=recipe.epochs,
+        cache_bytes=CACHE_BYTES,
+    )
+    model.fit(
+        batches,
+        epochs=recipe.epochs,
+        steps_per_epoch=pipeline.steps_per_epoch(len(training), batch_size=recipe.batch_size),
+        class_weight=recipe.class_weight(training.labels),
+        shuffle=False,  # The batches come shuffled.
+        verbose=0,
+        callbacks=[callbacks.StopOnNaN(run), validate],
+    )
+    run.load_best(model)
+    return run, model
+
+
+def measure(
+    model: keras.Model, splits: Mapping[str, Split], *, averaged: bool
+) -> dict[str, float | None]:
+    """Measures on testing; threshold and recalibration are fitted on validation.
+
+    Args:
+        model: A trained one.
+        splits: "validation" and "testing" among them.
+        averaged: Whether to score each patch by the mean over its eight symmetries.
+    """
+    if averaged:
+        model = prediction.averaged(model)
+    validation, testing = (
+        distribution.predict(
+            model, pipeline.scoring_batches(splits[name].files, Reading(SIZE, config.BATCH_SIZE))
+        )
+        for name in ("validation", "testing")
+    )
+    fitted = splits["validation"].labels
+    decision, _ = calibration.fit_decision(fitted, validation, measure="balanced_accuracy")
+    labels = splits["testing"].labels
+    chosen, at_half = (
+        metrics.confusion(labels, testing, threshold=threshold)
+        for threshold in (decision.threshold, 0.5)
+    )
+    recalibrated = calibration.recalibrate(testing, decision.recalibration)
+    return {
+        "roc_auc": metrics.roc_auc(labels, testing),
+        "balanced_accuracy": chosen.balanced_accuracy,
+        "balanced_accuracy_at_0.5": at_half.balanced_accuracy,
+        "ece": metrics.expected_calibration_error(labels, testing),
+        "ece_recalibrated": metrics.expected_calibration_error(labels, recalibrated),
+    }

@@ -1,0 +1,162 @@
+"""The published and the tuned recipe: all that decides how the one network is trained.
+
+Loads without TensorFlow.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import keras
+
+# tf.keras' default when the recipe was published; Keras 3 has the same, but may change it.
+INITIAL_ACCUMULATOR = 0.1
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How far the training patches are changed at random. 0 or False leaves a part out.
+
+    Attributes:
+        rotation: Largest angle either way, in degrees.
+        zoom: Each axis is scaled by its own factor from 1 - zoom to 1 + zoom.
+        width_shift: Largest shift either way, as a share of the width.
+        height_shift: Largest shift either way, as a share of the height.
+        shear: Largest angle either way, in degrees.
+        horizontal_flip: Mirror every second patch left to right.
+        vertical_flip: Mirror every second patch top to bottom.
+        transpose: Swap rows and columns of every second patch: with both flips these are the eight
+            symmetries of the square.
+    """
+
+    rotation: float
+    zoom: float
+    width_shift: float
+    height_shift: float
+    shear: float
+    horizontal_flip: bool
+    vertical_flip: bool
+    transpose: bool = False
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the network is trained: always by Adagrad, whose learning rate decays at each step.
+
+    Attributes:
+        name: What goes into the reports.
+        epochs: Passes over the training split. They are part of the learning rate's decay, too.
+        batch_size: Patches per step.
+        learning_rate: The first one.
+        augmentation: How the patches are changed at random.
+        class_weights: Whether each class weighs the largest one's count over its own.
+        dropout: Factor of the published dropout rates.
+        reestimation: Before scoring, mean and variance of batch normalization are computed anew,
+            without dropout, from so many training patches; 0: the moving ones stay.
+    """
+
+    name: str
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    augmentation: Augmentation
+    class_weights: bool = True
+    dropout: float = 1.0
+    reestimation: int = 0
+
+    def learning_rates(self) -> keras.optimizers.schedules.LearningRateSchedule:
+        """Makes the schedule: a function from the step, counted from 0, to the learning rate.
+
+        `Adagrad(lr, decay=lr / epochs)` of old Keras divided the learning rate at step t by
+        1 + t * decay; Keras 3 ignores `decay`, so the schedule is spelled out here.
+        """
+        from keras.optimizers.schedules import InverseTimeDecay
+
+        return InverseTimeDecay(
+            initial_learning_rate=self.learning_rate,
+            decay_steps=1,
+            decay_rate=self.learning_rate / self.epochs,
+        )
+
+    def optimizer(self, *, mixed_precision: bool = False) -> keras.optimizers.Optimizer:
+        """Makes the optimizer; in mixed precision it scales the loss, else gradients vanish."""
+        from keras.optimizers import Adagrad, LossScaleOptimizer
+
+        adagrad = Adagrad(self.learning_rates(), initial_accumulator_value=INITIAL_ACCUMULATOR)
+        return LossScaleOptimizer(adagrad) if mixed_precision else adagrad
+
+    def class_weight(self, labels: Iterable[int]) -> dict[int, float] | None:
+        """Weighs each class by the largest class's count over its own, as published.
+
+        Args:
+            labels: 0 or 1, of all training patches.
+
+        Returns:
+            A dict, since Keras takes an array for something else; None for weights of 1.
+        """
+        if not self.class_weights:
+            return None
+        counts = Counter(int(label) for label in labels)
+        largest = max(counts.values())
+        return {label: largest / counts[label] for label in sorted(counts)}
+
+    def constants(self) -> dict[str, Any]:
+        """Lists all values, under the names that the configuration has for them."""
+        names = {field: name for name, field in (VALUES | RANGES).items()} | {"name": "RECIPE"}
+        values = vars(self) | vars(self.augmentation)
+        del values["augmentation"]
+        return {names.get(field, field.upper()): value for field, value in values.items()}
+
+
+# What the published recipe takes from the configuration, by the constant's name.
+VALUES = {"EPOCHS": "epochs", "BATCH_SIZE": "batch_size", "LEARNING_RATE": "learning_rate"}
+RANGES = {
+    "ROTATION_RANGE": "rotation",
+    "ZOOM_RANGE": "zoom",
+    "WIDTH_SHIFT_RANGE": "width_shift",
+    "HEIGHT_SHIFT_RANGE": "height_shift",
+    "SHEAR_RANGE": "shear",
+    "HORIZONTAL_FLIP": "horizontal_flip",
+    "VERTICAL_FLIP": "vertical_flip",
+}
+
+
+def published(constants: Mapping[str, Any]) -> Recipe:
+    """Makes the published recipe of the configuration's constants, which `settings` checks."""
+    return Recipe(
+        name="published",
+        augmentation=Augmentation(**{field: constants[name] for name, field in RANGES.items()}),
+        **{field: constants[name] for name, field in VALUES.items()},
+    )
+
+
+# What cross-validation found better than the published recipe: see docs/experiments.md.
+TUNED = Recipe(
+    name="tuned",
+    epochs=20,  # As compared.
+    batch_size=32,
+    learning_rate=1e-2,
+    augmentation=Augmentation(
+        rotation=20,
+        zoom=0.05,
+        width_shift=0.1,
+        height_shift=0.1,
+        shear=0.05,
+        horizontal_flip=True,
+        vertical_flip=True,
+        transpose=True,  # Tissue has no up or down, left or right; ranks better once unweighted.
+    ),
+    class_weights=False,  # They make all probabilities too high, and rank worse.
+    # All of it holds the small network back more than it keeps it from learning patients by heart.
+    dropout=0.5,
+    # Dropout makes what batch normalization sees in training wider than what it gets in scoring:
+    # most of the error in the probabilities, and a worse ranking. So many patches give steady
+    # values in a second.
+    reestimation=1024,
+)
+
+RECIPES = ("published", "tuned")

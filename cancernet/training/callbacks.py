@@ -1,0 +1,231 @@
+"""What happens while the network is fitted: epochs scored and kept, progress, early ends."""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from cancernet.cli import InputError, every_minute
+from cancernet.evaluation import metrics
+from cancernet.recipe import Recipe
+from cancernet.training.fused import reestimate
+from cancernet.training.run import Run
+
+Predict = Callable[[keras.Model, tf.data.Dataset], NDArray[np.float32]]
+
+
+class Validate(keras.callbacks.Callback):
+    """Scores every finished epoch on validation, logs it, and keeps what is best and needed next.
+
+    The best epoch is the one with the highest validation ROC AUC. It measures the ranking alone,
+    which is what training improves from patient to patient; loss and accuracy also move with the
+    class weights and with each slide's stain, which a threshold and a recalibration can mend later.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        recipe: Recipe,
+        batches: tf.data.Dataset,
+        labels: NDArray[np.integer],
+        *,
+        predict: Predict,
+        reestimation: NDArray[np.float32] | None = None,
+    ) -> None:
+        """Takes what to score, and where to keep it.
+
+        Args:
+            run: Gets the epoch's row, its checkpoint and, if it is the best so far, its weights.
+            recipe: Knows the learning rate of each step.
+            batches: Images of the validation split, as `pipeline.scoring_batches` makes them.
+            labels: Their labels, both classes among them.
+            predict: Computes the probabilities of class 1.
+            reestimation: Training patches of which mean and variance of batch normalization are
+                computed before each scoring; None to score with the moving ones.
+        """
+        super().__init__()
+        self._run = run
+        self._learning_rates = recipe.learning_rates()
+        self._batches = batches
+        self._labels = labels
+        self._predict = predict
+        self._reestimation = reestimation
+        self._began = 0.0
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Starts the clock."""
+        self._began = time.perf_counter()
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
+        """Scores, logs and saves; an epoch that was not finished is dropped."""
+        run, logs = self._run, logs or {}
+        if run.stopped:
+            return
+        own = self.model.get_weights()
+        if self._reestimation is not None:
+            reestimate(self.model, self._reestimation)
+        probabilities = self._predict(self.model, self._batches)
+        area = metrics.roc_auc(self._labels, probabilities)
+        if area is None:
+            run.stop(
+                f"epoch {epoch + 1} has no ROC AUC on validation, since a class is missing or the "
+                "probabilities are NaN or infinite",
+                diverged=True,
+            )
+            self.model.stop_training = True
+            return
+        if all(area > row["val_roc_auc"] for row in run.rows):
+            run.best_weights = self.model.get_weights()
+        self.model.set_weights(own)
+        at_half = metrics.confusion(self._labels, probabilities, threshold=0.5)
+        row = {
+            "epoch": epoch + 1,
+            "loss": logs["loss"],
+            "accuracy": logs["accuracy"],
+            "val_loss": metrics.cross_entropy(self._labels, probabilities),
+            "val_accuracy": at_half.accuracy,
+            "val_roc_auc": area,
+            "learning_rate": float(self._learning_rates(self._steps() - 1)),
+        }
+        run.rows.append(row)
+        run.save(self.model)
+        row["seconds"] = time.perf_counter() - self._began
+        run.write_history()
+        if run.output:
+            print(
+                f"epoch {epoch + 1:>3}/{run.epochs}  loss {row['loss']:.4f}  "
+                f"val_loss {row['val_loss']:.4f}  val_accuracy {row['val_accuracy']:.4f}  "
+                f"val_roc_auc {area:.4f}  {row['seconds']:.0f} s",
+                flush=True,
+            )
+
+    def _steps(self) -> int:
+        """Counts the steps taken, from the first epoch on."""
+        optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
+        return int(optimizer.iterations.numpy())
+
+
+class StopOnCtrlC(keras.callbacks.Callback):
+    """Ends training after the step in which Ctrl-C was pressed; a second one stops at once.
+
+    Never while an epoch is saved. Signals reach the main thread alone: elsewhere nothing changes.
+
+    Attributes:
+        pressed: Set by the first Ctrl-C.
+    """
+
+    def __init__(self, run: Run) -> None:
+        """Takes the run, which notes that it was stopped."""
+        super().__init__()
+        self._run = run
+        self._before: Any = None
+        self.pressed = threading.Event()
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Listens for Ctrl-C."""
+
+        def note(_signal: int, _frame: object) -> None:
+            self.pressed.set()
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGINT, note)
+
+    def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
+        """Ends training; on several workers, where it was pressed on any of them."""
+        if (logs or {}).get("pressed", self.pressed.is_set()) and not self._run.stopped:
+            self._run.stop("Ctrl-C")
+            self.model.stop_training = True
+
+    def on_train_end(self, logs: Any = None) -> None:
+        """Lets Ctrl-C be what it was."""
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
+
+
+class StopOnNaN(keras.callbacks.Callback):
+    """Stops training within the epoch at a loss that is NaN or infinite.
+
+    Nothing better comes after it: the weights are NaN, too, or will be. (Keras' own TerminateOnNaN
+    would end the epoch as if it were finished, and it would be scored and logged.)
+    """
+
+    def __init__(self, run: Run) -> None:
+        """Takes the run, which notes why it was stopped."""
+        super().__init__()
+        self._run = run
+        self._epoch = 0
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Remembers which epoch it is."""
+        self._epoch = epoch
+
+    def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
+        """Looks at the mean loss of the epoch so far, which one such step spoils."""
+        loss = (logs or {}).get("loss", 0.0)
+        if not math.isfinite(loss) and not self._run.stopped:
+            where = f"at step {batch + 1} of epoch {self._epoch + 1}"
+            self._run.stop(f"the loss became {loss} {where}", diverged=True)
+            self.model.stop_training = True
+
+
+class Progress(keras.callbacks.Callback):
+    """A bar over the steps of an epoch, on stderr; a line a minute where that is no terminal."""
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Starts the clock of the lines."""
+        self._say = every_minute()
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Shows an empty bar."""
+        self._epoch = epoch + 1
+        self._bar = tqdm(
+            total=self.params["steps"], desc=f"Epoch {epoch + 1}", disable=None, leave=False
+        )
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Moves the bar by a step."""
+        self._bar.update()
+        steps = self.params["steps"]
+        self._say(f"Epoch {self._epoch}: step {batch + 1:,} of {steps:,}")
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Takes the bar away."""
+        self._bar.close()
+
+
+def ended(run: Run) -> list[str]:
+    """Says how training ended, once it has.
+
+    Returns:
+        Notes for the report; none where all epochs were trained.
+
+    Raises:
+        InputError: The loss was NaN or infinite before the first epoch was finished.
+        KeyboardInterrupt: Ctrl-C came before that.
+    """
+    if not run.stopped:
+        return []
+    if run.stopped == "Ctrl-C":
+        if not run.rows:
+            raise KeyboardInterrupt
+        return [f"stopped after {run.epoch} of {run.planned} epochs"]
+    if not run.rows:
+        raise InputError(
+            f"Training went wrong before an epoch was finished: {run.stopped}. Lower "
+            "LEARNING_RATE in cancernet/config.py; if that is no cure, check the data set."
+        )
+    return [
+        f"TRAINING WENT WRONG and stopped after {run.epoch} of {run.planned} epochs: "
+        f"{run.stopped}. All is of the best epoch before; lower LEARNING_RATE for a whole run"
+    ]

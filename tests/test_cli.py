@@ -1,0 +1,133 @@
+"""Exit codes, and the work in threads."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+from cancernet import cli
+
+ROOT = Path(__file__).parents[1]
+
+
+def run_script(main: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Runs a script whose main function has this body."""
+    program = f"from cancernet import cli\ndef main():\n    {main}\ncli.run(main)"
+    return subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+# --- Exit codes ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("main", "code", "message"),
+    [
+        ("pass", 0, ""),
+        ("raise cli.InputError('Found no data. Make some.')", 2, "Found no data. Make some."),
+        ("open('no/such/file')", 2, "no/such/file"),
+        ("raise PermissionError(13, 'Permission denied', 'output')", 2, "output"),
+        ("raise KeyboardInterrupt", 130, "Stopped."),
+        ("raise SystemExit(2)", 2, ""),
+    ],
+)
+def test_outcome_decides_the_exit_code_and_one_message(main, code, message):
+    done = run_script(main)
+    assert done.returncode == code
+    assert done.stdout == ""
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == (1 if message else 0)
+    assert "Traceback" not in done.stderr
+
+
+def test_faults_of_the_program_are_not_hidden():
+    done = run_script("raise RuntimeError('a fault')")
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+
+
+def test_names_that_the_terminal_cannot_show_do_not_end_the_run():
+    done = run_script(r"print('gew\u00e4chs-\udcff.png')", PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "gew\\xe4chs-\\udcff.png\n"
+
+
+# --- TensorFlow's environment --------------------------------------------------------------------
+
+
+def test_keras_runs_on_tensorflow_and_says_no_more_than_asked(monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "0")
+    cli.prepare_tensorflow()
+    assert os.environ["KERAS_BACKEND"] == "tensorflow"
+    assert os.environ["TF_CPP_MIN_LOG_LEVEL"] == "0"
+    monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL")
+    cli.prepare_tensorflow()
+    assert os.environ["TF_CPP_MIN_LOG_LEVEL"] == "3"
+
+
+def test_what_the_users_keras_json_says_of_numbers_does_not_count(tmp_path):
+    (tmp_path / "keras.json").write_text('{"floatx": "float16", "epsilon": 0.1}')
+    main = "cli.prepare_tensorflow(); import keras; "
+    main += "print(keras.config.floatx(), keras.config.epsilon())"
+    done = run_script(main, KERAS_HOME=str(tmp_path))
+    assert (done.stdout, done.stderr) == ("float32 1e-07\n", "")
+
+
+# --- Threads -------------------------------------------------------------------------------------
+
+COUNT = 3 * cli.FILES_PER_TASK + 7
+
+
+@pytest.mark.parametrize("count", [0, 1, cli.FILES_PER_TASK, COUNT])
+def test_results_come_in_the_order_of_the_items(count):
+    def square(number):
+        if number == 0:
+            time.sleep(0.1)  # The first task is the last to be done.
+        return number * number
+
+    found = cli.map_files(square, range(count), what="Squares")
+    assert list(found) == [number * number for number in range(count)]
+
+
+def test_an_error_in_a_thread_is_raised_here():
+    def work(number):
+        if number == COUNT - 1:
+            raise OSError(f"file {number}")
+        return number
+
+    with pytest.raises(OSError, match=f"file {COUNT - 1}"):
+        list(cli.map_files(work, range(COUNT), what="Files"))
+
+
+def test_nothing_more_is_begun_after_a_stop():
+    done: list[int] = []
+
+    def work(number):
+        time.sleep(0.001)
+        done.append(number)
+
+    tasks = 20 * (os.cpu_count() or 1)
+    results = cli.map_files(work, range(tasks * cli.FILES_PER_TASK), what="Files")
+    assert isinstance(results, Generator)
+    next(results)
+    results.close()
+    after_stop = len(done)
+    assert after_stop < tasks * cli.FILES_PER_TASK / 2
+    time.sleep(0.1)
+    assert len(done) == after_stop
+
+
+def test_bar_is_silent_without_a_terminal(capsys):
+    list(cli.map_files(abs, [1, 2], what="Files"))
+    assert capsys.readouterr() == ("", "")

@@ -1,0 +1,230 @@
+"""Model files from anywhere: what is let in, what is refused, and that nothing of it is run."""
+
+import hashlib
+import json
+import zipfile
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from cancernet.cancernet import CancerNet
+from cancernet.cli import InputError
+from cancernet.evaluation.calibration import Recalibration
+from cancernet.prediction import model
+
+RAN = Path("ran")  # What code in a model file would leave behind, were it run.
+IMAGES = np.random.default_rng(4).random((3, 8, 16, 3), np.float32)
+METADATA = {"threshold": 0.25, "sample": True}
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A network that was trained a little, with its optimizer, and no metadata beside it."""
+    path = tmp_path_factory.mktemp("saved") / "own.keras"
+    network = CancerNet.build(16, 8, 3, 2)
+    network.compile("adagrad", "categorical_crossentropy")
+    network.fit(IMAGES, np.eye(2)[[0, 1, 0]], verbose=0)
+    network.save(path)
+    return path
+
+
+def rewritten(saved, path, change=None, **members):
+    """Copies a model; `change` edits its description, `members` replace or add members."""
+    with zipfile.ZipFile(saved) as old, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as new:
+        contents = {name: old.read(name) for name in old.namelist()}
+        if change:
+            description = json.loads(contents["config.json"])
+            change(description["config"]["layers"])
+            contents["config.json"] = json.dumps(description).encode()
+        for name, data in (contents | members).items():
+            new.writestr(name, data)
+    return path
+
+
+def with_metadata(saved, folder, **changes):
+    """Copies a model and writes metadata beside it."""
+    path = folder / "copy.keras"
+    path.write_bytes(saved.read_bytes())
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    content = METADATA | {"sha256": digest, "recalibration": None} | changes
+    (folder / "cancernet.json").write_text(json.dumps(content))
+    return path
+
+
+# --- Networks -------------------------------------------------------------------------------------
+
+
+def test_a_saved_network_predicts_as_keras_loads_it(saved):
+    opened = model.read(saved)
+    assert (opened.metadata, opened.alone) == (model.Metadata(), True)
+    found = model.load(opened)
+    assert not found.compiled
+    expected = keras.models.load_model(saved).predict(IMAGES, verbose=0)
+    np.testing.assert_array_equal(found.predict(IMAGES, verbose=0), expected)
+
+
+def test_a_network_with_the_colours_first_is_read_with_the_colours_last(tmp_path):
+    keras.config.set_image_data_format("channels_first")
+    try:
+        keras.utils.set_random_seed(5)
+        network = CancerNet.build(16, 8, 3, 2)
+        network.save(tmp_path / "first.keras")
+        expected = network(IMAGES.transpose(0, 3, 1, 2), training=False)
+        opened = model.read(tmp_path / "first.keras")
+        found = model.load(opened)  # Whatever Keras is set to.
+    finally:
+        keras.config.set_image_data_format("channels_last")
+    assert opened.image_size == (8, 16)
+    np.testing.assert_allclose(found.predict(IMAGES, verbose=0), expected, rtol=1e-5)
+
+
+def leave_a_trace(images):
+    RAN.touch()
+    return images
+
+
+FOREIGN_LAYERS = {
+    "lambda": lambda: keras.layers.Lambda(leave_a_trace),
+    "nested": lambda: keras.Sequential([keras.layers.Lambda(leave_a_trace)]),
+    "plain": keras.layers.ReLU,
+}
+
+
+@pytest.mark.parametrize("layer", FOREIGN_LAYERS.values(), ids=FOREIGN_LAYERS)
+@pytest.mark.parametrize("place", [0, 1])
+def test_another_network_is_refused_and_nothing_of_it_is_run(tmp_path, monkeypatch, layer, place):
+    monkeypatch.chdir(tmp_path)
+    layers = CancerNet.build(16, 8, 3, 2).layers
+    layers.insert(place, layer())
+    keras.Sequential([keras.Input((8, 16, 3)), *layers]).save("other.keras")
+    RAN.unlink(missing_ok=True)  # Building the network has run it.
+    with pytest.raises(InputError, match=r"other\.keras is no model of train_model.py"):
+        model.load(model.read(Path("other.keras")))
+    assert not RAN.exists()
+
+
+def changed_size(height, width, channels=3):
+    def change(layers):
+        layers[0]["config"]["batch_shape"] = [None, height, width, channels]
+
+    return change
+
+
+def set_layer(kind, **settings):
+    def change(layers):
+        layer = next(each for each in layers if each["class_name"] == kind)
+        layer["config"] |= settings
+
+    return change
+
+
+# What a file is rewritten with, changed in its description or in its members, and what is said.
+BAD_FILES = {
+    "another activation": (set_layer("Activation", activation="tanh"), {}, "'tanh'.*'relu'"),
+    "another epsilon": (set_layer("BatchNormalization", epsilon=0.1), {}, "0.1.*0.001"),
+    "a layer less": (lambda layers: layers.pop(), {}, "a layer None"),
+    "more pixels": (changed_size(16, 16), {}, "could not be loaded"),
+    "grey": (changed_size(8, 16, 1), {}, "it takes images of .* 1"),
+    "any size": (changed_size(None, None), {}, "it takes images of"),
+    "huge": (changed_size(10**9, 10**9), {}, "it takes images of"),
+    "no shape": (lambda layers: layers[0].pop("config"), {}, "describes no CancerNet"),
+    "no layers": (lambda layers: layers.clear(), {}, "describes no CancerNet"),
+    "words": (lambda layers: layers.insert(3, "words"), {}, "describes no CancerNet"),
+    "weights": (None, {"model.weights.h5": b"no HDF5"}, "damaged"),
+    "climbing": (None, {"assets/../../climbs": b"x"}, "it holds"),
+    "broken": (None, {"config.json": b"{"}, "damaged"),
+    "deep": (None, {"config.json": b"[" * 100_000}, "damaged"),
+    "long": (None, {"config.json": bytes(2**20 + 1)}, "it holds .*1048577"),
+    "large": (None, {"model.weights.h5": bytes(200 * 2**20 + 1)}, "it holds .*209715201"),
+}
+
+
+@pytest.mark.parametrize(("change", "members", "words"), BAD_FILES.values(), ids=BAD_FILES)
+def test_a_bad_file_is_one_message(saved, tmp_path, change, members, words):
+    path = rewritten(saved, tmp_path / "bad.keras", change, **members)
+    with pytest.raises(InputError, match=rf"(?s)bad\.keras is no model of train_model.*{words}"):
+        model.load(model.read(path))
+
+
+def test_what_is_no_archive_is_one_message(saved, tmp_path):
+    for name, data in {
+        "text.keras": b"no zip",
+        "cut.keras": saved.read_bytes()[:-100],
+        "empty.keras": b"PK\5\6" + bytes(18),
+        "model.h5": saved.read_bytes(),
+    }.items():
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(InputError, match=f"{name} is no model of train_model.py"):
+            model.read(tmp_path / name)
+
+
+def test_what_a_description_says_beside_its_layers_is_never_made(saved, tmp_path):
+    foreign = {"module": "os", "class_name": "system", "config": {}, "registered_name": "x"}
+    for settings in ({"kernel_initializer": foreign}, {"dtype": foreign}, {"anything": [foreign]}):
+        path = rewritten(saved, tmp_path / "foreign.keras", set_layer("Dense", **settings))
+        np.testing.assert_array_equal(model.load(model.read(path))(IMAGES).shape, (3, 2))
+
+
+def test_the_model_is_chosen_in_the_stated_order(tmp_path):
+    trained, bundled = tmp_path / "trained.keras", tmp_path / "bundled.keras"
+    with pytest.raises(InputError, match=r"trained\.keras and no .*bundled\.keras"):
+        model.find(None, (trained, bundled))
+    bundled.touch()
+    assert model.find(None, (trained, bundled)) == bundled
+    trained.touch()
+    assert model.find(None, (trained, bundled)) == trained
+    assert model.find(bundled, (trained,)) == bundled
+    with pytest.raises(InputError, match="There is no model"):
+        model.find(tmp_path / "none.keras", (trained, bundled))
+
+
+# --- Metadata -------------------------------------------------------------------------------------
+
+
+def test_metadata_are_those_of_training(saved, tmp_path):
+    line = {"slope": 0.5, "intercept": -1.25}
+    opened = model.read(with_metadata(saved, tmp_path, recalibration=line))
+    assert opened.metadata == model.Metadata(0.25, Recalibration(0.5, -1.25), sample=True)
+    assert not opened.alone
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"sha256": "0" * 64}, "another model"),
+        ({"threshold": None}, "TypeError"),
+        ({"threshold": float("nan")}, "NaN or infinite"),
+        ({"threshold": "high"}, "ValueError"),
+        ({"recalibration": 3}, "TypeError"),
+        ({"recalibration": {"slope": float("inf"), "intercept": 0.0}}, "NaN or infinite"),
+    ],
+)
+def test_metadata_that_do_not_fit_are_refused(saved, tmp_path, changes, words):
+    path = with_metadata(saved, tmp_path, **changes)
+    with pytest.raises(InputError, match=rf"cancernet\.json does not say.*copy\.keras.*{words}"):
+        model.read(path)
+
+
+# --- Symmetries -----------------------------------------------------------------------------------
+
+
+def test_it_is_the_mean_of_a_networks_probabilities_of_all_eight():
+    keras.utils.set_random_seed(3)
+    # One that finds each of the eight another thing, as a new CancerNet hardly does.
+    layers = [keras.Input((6, 6, 3)), keras.layers.Flatten(), keras.layers.Dense(2, "softmax")]
+    network = keras.Sequential(layers)
+    averaged = model.averaged(network)
+    for image in np.random.default_rng(5).random((3, 6, 6, 3), dtype=np.float32):
+        turned = [np.rot90(image, turn) for turn in range(4)]
+        eight = np.stack([*turned, *(each[:, ::-1] for each in turned)])
+        each = network.predict(eight, verbose=0)
+        assert np.ptp(each, axis=0).max() > 0.01
+        found = averaged.predict(eight, verbose=0)
+        np.testing.assert_allclose(found, np.tile(each.mean(axis=0), (8, 1)), atol=1e-6)
+
+
+def test_patches_that_are_not_square_are_refused():
+    with pytest.raises(InputError, match=r"48 x 56 pixels.*--symmetries"):
+        model.averaged(CancerNet.build(width=48, height=56, depth=3, classes=2))
