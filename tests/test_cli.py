@@ -128,6 +128,15 @@ def test_nothing_more_is_begun_after_a_stop():
     assert len(done) == after_stop
 
 
+def test_a_long_work_says_how_far_it_is_once_a_minute(monkeypatch, capsys):
+    now = iter([0.0, 59.0, 60.5, 60.5, 100.0, 121.0, 121.0])
+    monkeypatch.setattr(cli.time, "monotonic", lambda: next(now))
+    say = cli.every_minute()
+    for step in (1, 2, 3, 4):
+        say(f"step {step}")
+    assert capsys.readouterr() == ("", "step 2\nstep 4\n")
+
+
 def test_bar_is_silent_without_a_terminal(capsys):
     list(cli.map_files(abs, [1, 2], what="Files"))
     assert capsys.readouterr() == ("", "")
