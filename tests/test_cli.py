@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+import types
 from collections.abc import Generator
 from pathlib import Path
 
@@ -17,10 +18,12 @@ ROOT = Path(__file__).parents[1]
 def run_script(main: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Runs a script whose main function has this body."""
     program = f"from cancernet import cli\ndef main():\n    {main}\ncli.run(main)"
+    # Other tests may have set in this process how much TensorFlow says.
+    plain = {name: text for name, text in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
     return subprocess.run(
         [sys.executable, "-c", program],
         cwd=ROOT,
-        env=os.environ | environment,
+        env=plain | environment,
         capture_output=True,
         text=True,
         check=False,
@@ -130,7 +133,7 @@ def test_nothing_more_is_begun_after_a_stop():
 
 def test_a_long_work_says_how_far_it_is_once_a_minute(monkeypatch, capsys):
     now = iter([0.0, 59.0, 60.5, 60.5, 100.0, 121.0, 121.0])
-    monkeypatch.setattr(cli.time, "monotonic", lambda: next(now))
+    monkeypatch.setattr(cli, "time", types.SimpleNamespace(monotonic=lambda: next(now)))
     say = cli.every_minute()
     for step in (1, 2, 3, 4):
         say(f"step {step}")

@@ -2,6 +2,7 @@
 
 import json
 import socket
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -105,5 +106,13 @@ def test_workers_wait_for_each_other_and_name_who_does_not_come() -> None:
         for each in waiting:
             with pytest.raises(InputError, match=rf"^worker 2 \({addresses[2]}\) did not come"):
                 each.result()
-        for each in [threads.submit(us.wait, 20.0) for us in ours]:
+        everyone = threading.Barrier(3)
+
+        def come(us: Workers) -> None:
+            us.wait(20.0)
+            # Who has seen all is still there for the others: TensorFlow has its port from then on.
+            with socket.create_server(("", int(us.addresses[us.rank].rpartition(":")[2]))):
+                everyone.wait(20.0)
+
+        for each in [threads.submit(come, us) for us in ours]:
             each.result()
