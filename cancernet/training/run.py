@@ -30,7 +30,7 @@ if TYPE_CHECKING:  # What can be refused is refused before TensorFlow is loaded.
     import keras
 
 CHECKPOINTS, HISTORY, METRICS = "checkpoint", "history.csv", "metrics.json"
-MODEL, METADATA, PLOT, REPORT = "cancernet.keras", "cancernet.json", "plot.png", "report.html"
+MODEL, METADATA = "cancernet.keras", "cancernet.json"
 
 # The last one, and the one before it in case that the last one is damaged.
 KEPT = 2
