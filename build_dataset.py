@@ -25,13 +25,14 @@ def parse_arguments() -> argparse.Namespace:
     source.add_argument("--download", action="store_true", help="fetch the public data set first")
     add = settings.adder(parser, config)
     add("--dataset", "BASE_PATH", "DIR", "where the data set goes")
+    add("--layout", "LAYOUT", "WORDS", "which folder is the patient, as patient/slide/class/file")
     add("--split", "SPLIT_BY", "WAY", "what is kept together: image, patient or published")
     add("--seed", "SEED", "N", "same seed, same split")
     return parser.parse_args()
 
 
 def open_originals(options: settings.Settings) -> Path:
-    """Finds the originals, or draws the sample or fetches the public data set first."""
+    """Finds the originals, or makes them first: draws the sample, fetches the public data set."""
     from cancernet import files
     from cancernet.data import building, originals, sample
 
@@ -54,20 +55,23 @@ def main() -> None:
         print(cli.SAMPLE_NOTICE)
     # These take a second to import: after the command line has been read.
     from cancernet import files
-    from cancernet.data import building, originals, sample, splitting, summary
+    from cancernet.data import building, originals, patients, sample, splitting, summary
+    from cancernet.data.patch import Layout
 
     # 1. Originals: every file is used, or left out for a reason
     files.lock_for_writing(options.dataset)
     original = open_originals(options)
+    layout = Layout(options.layout)
     patches, exclusions = originals.examine(
-        original, min_side=options.min_side, max_pixels=options.max_pixels
+        original, layout, min_side=options.min_side, max_pixels=options.max_pixels
     )
     synthetic = sample.is_synthetic(patches)
     if synthetic and not options.sample:
         print(cli.SAMPLE_NOTICE)
     building.check_replaceable(options.dataset, original=original, sample=synthetic)
 
-    # 2. Split: each patch goes to training, validation or testing
+    # 2. Split: who the patients are, and each patch to training, validation or testing
+    patches = patients.settle(patches, layout, method=options.split_by)
     split_of = splitting.assign_splits(
         patches,
         method=options.split_by,
@@ -89,6 +93,7 @@ def main() -> None:
             "seed": options.seed,
             "fractions": splitting.split_fractions(options.train_split, options.val_split),
             "sample": synthetic,
+            "layout": options.layout,
         },
     )
 

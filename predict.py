@@ -9,10 +9,15 @@ Results go to stdout as CSV, maps to --output, all else to stderr.
 
 import argparse
 import sys
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 from cancernet import cli, config, files, settings
+
+MANY = 10  # Files left out whose reasons are counted at the end.
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -21,8 +26,13 @@ def parse_arguments() -> argparse.Namespace:
         description="Predict with a trained model: CSV on stdout, maps of the slides in --output."
     )
     add = parser.add_argument
-    add("paths", nargs="+", metavar="PATH", help="a patch, a folder, a large image, a whole slide")
-    model = "a .keras file (default: that of train_model.py, else the bundled one)"
+    add(
+        "paths",
+        nargs="+",
+        metavar="PATH",
+        help="a patch, a folder, a large image, a whole slide; or a pattern",
+    )
+    model = "a .keras or .h5 file (default: that of train_model.py, else the bundled one)"
     add("--model", type=Path, metavar="FILE", help=model)
     maps = f"where maps go (default: {config.OUTPUT_PATH}/predictions)"
     add("--output", dest="maps", type=Path, metavar="DIR", help=maps)
@@ -32,6 +42,8 @@ def parse_arguments() -> argparse.Namespace:
     add("--symmetries", action="store_true", help=symmetries)
     explain = "draw what speaks for malignant in the first patches, by Grad-CAM"
     add("--explain", action="store_true", help=explain)
+    add("--csv", type=Path, metavar="FILE", help="where the rows go (default: stdout)")
+    add("--again", action="store_true", help="score slides again that an earlier run has done")
     return parser.parse_args()
 
 
@@ -40,38 +52,92 @@ def say(*lines: str) -> None:
     print(*lines, sep="\n", file=sys.stderr, flush=True)
 
 
-def say_counts(malignant: Sequence[bool]) -> None:
-    """Says how many patches were scored, and how many of them are predicted malignant."""
+@contextmanager
+def open_csv(path: Path | None) -> Iterator[Callable[[Iterable[Sequence[object]]], None]]:
+    """Opens stdout, or a file that is there whole or not at all; yields what writes rows to it."""
+    as_text: Any = {"encoding": "utf-8", "errors": "backslashreplace", "newline": ""}
+    with ExitStack() as opened:
+        if path:
+            beside = opened.enter_context(files.replacing(path))
+            stream = opened.enter_context(beside.open("w", **as_text))
+        else:
+            stream = sys.stdout
+            stream.reconfigure(**as_text)  # type: ignore[union-attr]
+
+        def write(rows: Iterable[Sequence[object]]) -> None:
+            files.write_rows(stream, rows)
+            stream.flush()
+
+        yield write
+
+
+def predict(predictor: Any, atlas: Any, found: Any, options: settings.Settings) -> list[bool]:
+    """Writes a row per patch, and draws; tells of each patch whether it is predicted malignant."""
+    from cancernet.prediction.done import Done
+    from cancernet.prediction.scored import HEADER
+
+    limits = {name: vars(options)[name] for name in ("mpp", "min_side", "max_pixels")}
+    made_with = limits | {"symmetries": options.symmetries}
+    done = Done(
+        atlas.folder / "done", predictor.path, again=options.again or options.explain, **made_with
+    )
+    with open_csv(options.csv) as write:
+        write([HEADER])
+        # 1. Patches
+        patches = predictor.score_files(found.patches, found.images)
+        write(patch.row for patch in patches)
+        malignant = [patch.malignant for patch in patches]
+
+        # 2. Larger images, cut into patches one after the other
+        for slide in predictor.score_images(found.images, found.problems, done, **limits):
+            write(row.row for row in slide.rows)
+            malignant += [row.malignant for row in slide.rows]
+            if slide.name:
+                atlas.draw(slide)
+            else:  # Patches in other files than training reads.
+                patches += slide.rows
+
+        # 3. The slides that patches make up, and what speaks for malignant
+        atlas.draw_patches(patches)
+        atlas.close()
+        atlas.explain()
+        if not malignant and found.problems:
+            from cancernet.prediction.inputs import nothing_usable
+
+            raise nothing_usable(found.problems)
+    return malignant
+
+
+def report(malignant: Sequence[bool], maps: Path | None, problems: Sequence[Any]) -> None:
+    """Says how many patches were scored, where maps are, and which files were left out."""
     share = f" ({sum(malignant) / len(malignant):.1%})" if malignant else ""
     say(f"Patches: {len(malignant):,}, predicted malignant: {sum(malignant):,}{share}")
-
-
-def write_rows(rows: Iterable[Sequence[object]]) -> None:
-    """Writes rows of the CSV to stdout."""
-    files.write_rows(sys.stdout, rows)
-    sys.stdout.flush()
+    if maps:
+        say(f"Maps: {maps}, see predictions.html first")
+    for file, reason in problems:
+        say(f"Left out: {file}: {reason}")
+    if len(problems) >= MANY:
+        reasons = Counter(reason.partition(":")[0] for _, reason in problems)
+        counts = ", ".join(f"{reason}: {count:,}" for reason, count in reasons.most_common())
+        say(f"Left out in all: {len(problems):,} files ({counts})")
 
 
 def main() -> None:
     """Predicts."""
     options = settings.read(config, parse_arguments(), script="predict")
-    from cancernet.data.patch import ExcludedError
     from cancernet.prediction import inputs, model
 
-    # 1. What is named, and the model: what can be refused at once is
-    paths, problems = inputs.list_files(options.paths)
-    model_file = model.find(options.model, [options.output / "cancernet.keras", model.BUNDLED])
-    saved = model.read(model_file)
-    found = inputs.examine(paths, max_pixels=options.max_pixels)
-    problems += found.problems
-    if not found.patches and not found.images:
-        raise inputs.nothing_usable(problems)
+    # What is named, and the model: what can be refused at once is.
+    if options.csv:
+        files.check_copy(options.csv, option="--csv")
+    found = inputs.find(options.paths, max_pixels=options.max_pixels)
+    trained = options.output / "cancernet.keras"
+    saved = model.read(model.find(options.model, [trained, model.BUNDLED]))
 
-    # 2. The network
     cli.prepare_tensorflow()
     from cancernet.data.failures import explained
     from cancernet.prediction.atlas import Atlas
-    from cancernet.prediction.predictor import HEADER, Predictor
+    from cancernet.prediction.predictor import Predictor
 
     predictor = Predictor(
         saved,
@@ -81,45 +147,13 @@ def main() -> None:
     )
     say(*model.describe(saved, average_symmetries=options.symmetries))
     atlas = Atlas(options.maps or options.output / "predictions", predictor)
-    if found.images or found.with_position or options.explain:
+    if found.drawable or options.explain:
         atlas.open()
 
-    # A file name that is no text is escaped.
-    sys.stdout.reconfigure(  # type: ignore[union-attr]
-        encoding="utf-8", errors="backslashreplace", newline=""
-    )
-    write_rows([HEADER])
     with explained([], batch_size=options.batch_size):
-        # 3. Patches, and the slides that they make up
-        scored, undecodable = predictor.score_files(found.patches)
-        problems += undecodable
-        write_rows(patch.row for patch in scored)
-        atlas.draw_patients(scored)
-
-        # 4. Larger images, cut into patches one after the other
-        limits = {name: vars(options)[name] for name in ("mpp", "min_side", "max_pixels")}
-        for file in found.images:
-            try:
-                image = predictor.score_image(file, **limits)
-            except ExcludedError as excluded:
-                problems.append(inputs.Problem(file, str(excluded)))
-                continue
-            write_rows(tile.row for tile in image.scored)
-            counts = f"{len(image.scored):,}, background skipped {len(image.background):,}"
-            say(f"{file}: patches {counts}")
-            atlas.draw_image(file, image)
-            scored += image.scored
-
-        # 5. Explanation and summary
-        if predictor.examples:
-            atlas.explain()
-    if not scored and problems:
-        raise inputs.nothing_usable(problems)
-    say_counts([patch.malignant for patch in scored])
-    if atlas.taken:
-        say(f"Maps: {atlas.folder}")
-    if problems:
-        say(*(f"Left out: {problem.file}: {problem.reason}" for problem in problems))
+        malignant = predict(predictor, atlas, found, options)
+    report(malignant, atlas.folder if atlas.taken else None, found.problems)
+    if found.problems:
         sys.exit(cli.PARTLY_DONE)
 
 

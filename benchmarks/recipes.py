@@ -4,11 +4,13 @@
     python benchmarks/recipes.py --stage screen "tuned, dropout=0.25"
     python benchmarks/recipes.py              only writes the tables anew
 
-A candidate is "published" or "tuned", with any field of Recipe or Augmentation changed. Folds hold
+A candidate is "published" or "tuned", with any field of Recipe or Augmentation changed, or with one
+of EXTRAS, which is an experiment that lives here. Folds hold
 whole patients; those of the published testing list are left out. Some of the patients that a fold
 leaves are for validation: best epoch, threshold and recalibration come from them, all metrics from
 the fold's own. A finished run is a row of benchmarks/recipes.csv and is not run again. All runs are
-in the tables of docs/experiments.md.
+in the tables of docs/experiments.md. The history of each run, and its probabilities of the patients
+that it was not trained on, stay under output/folds.
 """
 
 import argparse
@@ -16,6 +18,7 @@ import ast
 import csv
 import hashlib
 import itertools
+import re
 import statistics
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,6 +34,7 @@ from cancernet.recipe import Recipe
 
 ROWS = Path(__file__).with_suffix(".csv")
 PAGE = Path(__file__).parents[1] / "docs" / "experiments.md"
+FOLDS = Path(__file__).parents[1] / "output" / "folds"
 MARKS = "<!-- {}: by python benchmarks/recipes.py -->", "<!-- end of {} -->"
 
 
@@ -40,15 +44,23 @@ class Stage(NamedTuple):
     folds: int
     seeds: tuple[int, ...]
     epochs: int
+    baseline: str = "published"
 
 
-STAGES = {"final": Stage(5, (1, 2), 20), "screen": Stage(3, (1,), 8)}
+STAGES = {
+    "final": Stage(5, (1, 2), 20),
+    "screen": Stage(3, (1,), 8),
+    "long": Stage(3, (1,), 20, "tuned"),  # On 41,897 patches, 22 whole slides among them.
+}
 VALIDATION = 8  # One in so many of the patients that a fold leaves.
 
 KEY = ("stage", "candidate", "recipe", "fold", "seed", "scoring")
 METRICS = ("roc_auc", "balanced_accuracy", "balanced_accuracy_at_0.5", "ece", "ece_recalibrated")
 ABOUT = ("patients", "patches", "best_epoch")
 COLUMNS = (*KEY, *METRICS, *ABOUT)
+
+# Experiments on batches, which `training.train` knows.
+EXTRAS = ("stain_jitter", "by_root")
 
 # A recipe's rows, by fold and seed.
 Runs = dict[tuple[str, str], dict[str, str]]
@@ -75,6 +87,8 @@ def candidate(name: str, *, epochs: int) -> Recipe:
         for change in changes:
             field, text = change.split("=")
             value = {field: ast.literal_eval(text)}
+            if field in EXTRAS:
+                continue
             if hasattr(found.augmentation, field):
                 value = {"augmentation": replace(found.augmentation, **value)}
             found = replace(found, **value)
@@ -84,6 +98,17 @@ def candidate(name: str, *, epochs: int) -> Recipe:
             "the fields of Recipe and Augmentation such as dropout=0.5."
         ) from error
     return found
+
+
+def extras(name: str) -> dict[str, float]:
+    """Reads the experiments of a candidate's name."""
+    changes = (change.split("=") for change in name.split(", ")[1:] if "=" in change)
+    return {field: float(text) for field, text in changes if field in EXTRAS}
+
+
+def folder_of(stage: str, name: str, seed: int, fold: int) -> Path:
+    """Tells where the probabilities of a run are kept."""
+    return FOLDS / re.sub(r"[^\w.]+", "-", f"{stage} {name} {seed} {fold}")
 
 
 def fingerprint(of: Recipe) -> str:
@@ -124,18 +149,38 @@ def make_folds(
 
 
 def run_candidate(
-    chosen: Recipe, splits: Mapping[str, Split], *, seed: int, averaged: bool
+    chosen: Recipe,
+    splits: Mapping[str, Split],
+    *,
+    seed: int,
+    averaged: bool,
+    kept: Path,
+    experiments: Mapping[str, float],
 ) -> Iterator[dict[str, Any]]:
     """Trains, and yields the row of each way of scoring, but for its key."""
     import training  # Loads TensorFlow.
 
-    run, model = training.train(chosen, splits, seed=seed)
+    run, model = training.train(chosen, splits, seed=seed, **experiments)
+    files.write_csv(kept / "history.csv", list(run.rows[0]), [row.values() for row in run.rows])
     testing = splits["testing"]
     best = max(run.rows, key=lambda row: row["val_roc_auc"])
     about = dict(zip(ABOUT, (len(set(testing.patients)), len(testing), best["epoch"]), strict=True))
     for scoring in (PLAIN, AVERAGED) if averaged else (PLAIN,):
-        metrics = training.measure(model, splits, averaged=scoring == AVERAGED)
-        yield metrics | about | {"scoring": scoring}
+        probabilities = training.score(model, splits, averaged=scoring == AVERAGED)
+        if scoring == PLAIN:
+            keep(kept / "predictions.csv", splits, probabilities)
+        yield training.measure(splits, probabilities) | about | {"scoring": scoring}
+
+
+def keep(file: Path, splits: Mapping[str, Split], probabilities: Mapping[str, Any]) -> None:
+    """Writes the probabilities of patients that took no part in training."""
+    columns = ("split", "file", "patient", "x", "y", "label", "probability")
+    rows = [
+        (name, row.file, row.patient, row.x, row.y, row.label, float(probability))
+        for name in probabilities
+        for row, probability in zip(splits[name].rows, probabilities[name], strict=True)
+    ]
+    files.write_csv(file, columns, rows)
 
 
 def run_stage(name: str, chosen: Sequence[str], data: Dataset) -> None:
@@ -150,7 +195,16 @@ def run_stage(name: str, chosen: Sequence[str], data: Dataset) -> None:
             key = dict(zip(KEY, values, strict=False))
             if any(key.items() <= row.items() for row in read_rows()):
                 continue
-            found = run_candidate(of_it, splits, seed=seed, averaged=tried == "tuned")
+            kept = folder_of(name, tried, seed, fold)
+            kept.mkdir(parents=True, exist_ok=True)
+            found = run_candidate(
+                of_it,
+                splits,
+                seed=seed,
+                averaged=tried == "tuned",
+                kept=kept,
+                experiments=extras(tried),
+            )
             done = [key | row for row in found]
             add_rows(done)
             about = f"{name}, seed {seed}, fold {fold + 1} of {stage.folds}, {tried}"
@@ -184,20 +238,20 @@ def table(name: str) -> Iterator[str]:
             results.setdefault(label, {})[row["fold"], row["seed"]] = row
     yield (
         f"{stage.folds} folds, seed {' and '.join(map(str, stage.seeds))}, {stage.epochs} epochs; "
-        "mean over the runs, ± their\ndeviation, and (difference from the published recipe in the "
-        "same runs ± its standard error):\n"
+        f"mean over the runs, ± their\ndeviation, and (difference from the {stage.baseline} recipe "
+        "in the same runs ± its standard error):\n"
     )
     yield "| recipe | runs | ROC AUC | balanced accuracy | at 0.5 | ECE | recalibrated |"
     yield "|---|---:|---|---|---|---|---|"
     for label, runs in results.items():
-        cells = [cell(column, runs, results.get("published", {})) for column in METRICS]
+        cells = [cell(column, runs, results.get(stage.baseline, {})) for column in METRICS]
         yield f"| {label} | {len(runs)} | {' | '.join(cells)} |"
 
 
-def cell(column: str, runs: Runs, published: Runs) -> str:
+def cell(column: str, runs: Runs, baseline: Runs) -> str:
     """Writes mean, deviation and paired difference of a metric."""
     values = {key: float(row[column]) for key, row in runs.items()}
-    gains = [values[key] - float(published[key][column]) for key in values if key in published]
+    gains = [values[key] - float(baseline[key][column]) for key in values if key in baseline]
     text = f"{statistics.mean(values.values()):.3f}"
     if len(values) > 1:
         text += f" ± {statistics.stdev(values.values()):.3f}"

@@ -21,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -91,13 +92,10 @@ def make_batches(folder: Path, *, times: int = 1, cache_bytes: int = 0) -> Any:
 
     training = Dataset.open(folder).training
     return pipeline.training_batches(
-        training.files * times,
-        list(training.labels) * times,
-        reading=pipeline.Reading(SIZE, published.BATCH_SIZE),
-        augmentation=recipe.published(vars(config)).augmentation,
+        replace(training, rows=training.rows * times),
+        replace(recipe.published(vars(config)), epochs=1000),
+        pipeline.Reading(SIZE, published.BATCH_SIZE, cache_bytes=cache_bytes),
         seed=config.SEED,
-        epochs=1000,
-        cache_bytes=cache_bytes,
     )
 
 

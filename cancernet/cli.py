@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from multiprocessing.pool import ThreadPool
+from pathlib import Path
 from typing import TypeVar
 
 DONE, PARTLY_DONE, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -37,26 +38,23 @@ def run(main: Callable[[], None]) -> None:
     for stream in (sys.stdout, sys.stderr):
         # File names are data: one that the terminal cannot show must not end the run.
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    code, message = BAD_INPUT, ""
     try:
         main()
+        code = DONE
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(BAD_INPUT)
+        message = f"error: {error}"
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Nothing more to flush.
-        print("error: the output's reader went away, so the run stopped.", file=sys.stderr)
-        sys.exit(BAD_INPUT)
+        message = "error: the output's reader went away, so the run stopped."
     except OSError as error:
-        print(
-            f"error: the file system refused: {error}. "
-            "Check the path, its permissions and the free space on its disk.",
-            file=sys.stderr,
-        )
-        sys.exit(BAD_INPUT)
+        advice = "Check the path, its permissions and the free space on its disk."
+        message = f"error: the file system refused: {error}. {advice}"
     except KeyboardInterrupt:
-        print("Stopped.", file=sys.stderr)
-        sys.exit(INTERRUPTED)
-    sys.exit(DONE)
+        code, message = INTERRUPTED, "Stopped."
+    if message:
+        print(message, file=sys.stderr)
+    sys.exit(code)
 
 
 def prepare_tensorflow() -> None:
@@ -78,9 +76,10 @@ def prepare_tensorflow() -> None:
         tf.config.list_physical_devices("GPU")
     if quiet:
         tf.get_logger().setLevel("ERROR")
-    # Whatever the user's keras.json says.
+    # Whatever the user's keras.json says; on CPUs TensorFlow has no other order of the axes.
     keras.config.set_floatx("float32")
     keras.config.set_epsilon(1e-7)
+    keras.config.set_image_data_format("channels_last")
 
 
 @contextmanager
@@ -88,14 +87,13 @@ def _silent_stderr() -> Iterator[None]:
     """Throws away what is written to the file descriptor of stderr, be it by C++ code."""
     sys.stderr.flush()
     kept = os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
     try:
-        os.dup2(nowhere, 2)
+        with Path(os.devnull).open("w") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
         yield
     finally:
         os.dup2(kept, 2)
         os.close(kept)
-        os.close(nowhere)
 
 
 def map_files(
@@ -103,14 +101,8 @@ def map_files(
 ) -> Iterator[Result]:
     """Calls `function` on every item in threads, behind a progress bar on stderr.
 
-    Args:
-        function: Work on one file that waits for the disk or leaves Python's lock (hashing,
-            decoding), since threads gain nothing otherwise.
-        items: One item a file.
-        what: The bar's label. The bar is silent when stderr is no terminal.
-
-    Yields:
-        The results in the order of the items.
+    That helps work on files that waits for the disk or leaves Python's lock (hashing, decoding).
+    The bar, labelled `what`, is silent when stderr is no terminal. Results come in order.
     """
     from tqdm import tqdm
 
@@ -127,10 +119,7 @@ def map_files(
 
 
 def every_minute() -> Callable[[str], None]:
-    """Makes what says on stderr how far a long work is, about once a minute.
-
-    Only where stderr is no terminal: there a progress bar says it.
-    """
+    """Makes what says about once a minute, where stderr is no terminal, how far a long work is."""
     last = time.monotonic()
 
     def say(text: str) -> None:

@@ -23,6 +23,11 @@ OUTPUT_PATH = "output"
 
 # --- Building the data set -----------------------------------------------------------------------
 
+# What the last folders of an image's path and its name are. For several slides of a patient
+# "patient/slide/class/file"; for names such as anna_17.png in two folders "class/patient_file".
+# IDC names (8863_idx5_x1001_y51_class1.png) tell the patient by themselves.
+LAYOUT = "patient/class/file"
+
 # "patient": no patient in two splits. "image": the published shuffle of patches, which shares
 # patients between the splits. "published": the patient lists of Cruz-Roa et al. (2014).
 SPLIT_BY = "patient"

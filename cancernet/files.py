@@ -56,23 +56,14 @@ def write_csv(path: Path, header: Iterable[str], rows: Iterable[Iterable[object]
 
 
 def write_json(path: Path, content: object) -> None:
-    """Writes a JSON file, whole or not at all.
-
-    Raises:
-        ValueError: The content holds NaN or infinite numbers, which JSON does not have.
-    """
+    """Writes a JSON file, whole or not at all; NaN and infinite numbers are a ValueError."""
     text = json.dumps(content, indent=2, allow_nan=False) + "\n"
     with replacing(path) as beside:
         beside.write_text(text, encoding="utf-8")
 
 
 def read_json(path: Path) -> Any:
-    """Reads a JSON file.
-
-    Raises:
-        FileNotFoundError: There is none.
-        ValueError: It is damaged: no UTF-8, no JSON, or nested too deeply.
-    """
+    """Reads a JSON file; a damaged one, also one nested too deeply, is a ValueError."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except RecursionError as error:
@@ -87,9 +78,9 @@ def try_writing(folder: Path) -> None:
 
 
 def check_copy(path: Path, *, option: str) -> None:
-    """Finds out before the work whether a file can be copied to a path: else an error."""
+    """Finds out before the work whether a file can be copied to a path."""
     if path.is_dir():
-        raise InputError(f"{option} is {path}, a directory. Name a PNG file in it.")
+        raise InputError(f"{option} is {path}, a directory. Name a file in it.")
     path.parent.mkdir(parents=True, exist_ok=True)
     try_writing(path.parent)
 
@@ -113,9 +104,8 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
     folder = folder.resolve()
     finish_swap(folder)
     new, old = swap_places(folder)
-    for leftover in (new, old):  # Nothing half-made may lie there while an old folder does.
-        if leftover.exists():
-            shutil.rmtree(leftover)
+    for leftover in filter(Path.exists, (new, old)):  # Nothing half-made may lie beside an old one.
+        shutil.rmtree(leftover)
     new.mkdir(parents=True)
     try:
         yield new
@@ -166,64 +156,41 @@ PATIENCE = 0.2  # Seconds: who goes holds the file for a moment, to take it away
 
 
 def lock_for_writing(folder: Path, *, option: str = "--dataset") -> Callable[[], None]:
-    """Keeps every other process out of a folder until this one ends.
+    """Keeps every other process out of a folder, which need not exist, until this one ends.
 
-    Where no lock can be made, though files can be written, it says so on stderr.
-
-    Args:
-        folder: What is locked; it need not exist.
-        option: What names another folder on the command line, for the message.
-
-    Returns:
-        What releases it earlier.
-
-    Raises:
-        InputError: Another process works with it.
-        OSError: No file can be written beside it.
+    Where no lock can be made, though files can be written, it says so. What it returns releases
+    the lock earlier. `option` names another folder on the command line. An InputError where
+    another process works with it, an OSError where no file can be written beside it.
     """
     parent = _beside(folder, "lock").parent
     parent.mkdir(parents=True, exist_ok=True)
     try_writing(folder if folder.is_dir() else parent)
-    return _lock(
-        folder,
-        "write",
-        refusal=f"{folder} is in use by another build_dataset.py or train_model.py. "
-        f"Wait until that has ended, or name another {option}.",
-        advice="let no other process write to it meanwhile",
-    )
+    busy = f"{folder} is in use by another build_dataset.py or train_model.py."
+    return _lock(folder, "write", busy, option, "let no other process write to it meanwhile")
 
 
 def lock_for_reading(folder: Path) -> Callable[[], None]:
     """Keeps builds from a data set until this process ends; others may read it, too.
 
-    Where no lock can be made, as on a disk that is read-only, it says so on stderr.
-
-    Returns:
-        What releases it earlier.
-
-    Raises:
-        InputError: A build works with it.
+    Else as `lock_for_writing`, but that nothing need be written: the disk may be read-only.
     """
     if not _beside(folder, "lock").parent.is_dir():
         return lambda: None  # There is nothing to read, as will be said elsewhere.
-    return _lock(
-        folder,
-        "read",
-        refusal=f"{folder} is being built by another build_dataset.py. "
-        "Wait until that has ended, or name another --dataset.",
-        advice="do not build it anew meanwhile",
-    )
+    busy = f"{folder} is being built by another build_dataset.py."
+    return _lock(folder, "read", busy, "--dataset", "do not build it anew meanwhile")
 
 
 def _lock(
-    folder: Path, mode: Literal["read", "write"], *, refusal: str, advice: str
+    folder: Path, mode: Literal["read", "write"], busy: str, option: str, advice: str
 ) -> Callable[[], None]:
     problem: Exception | None = None
     for _ in range(TRIES):
         try:
             return _try_lock(_beside(folder, "lock"), mode)
         except Timeout as error:  # Which is an OSError, too.
-            raise InputError(refusal) from error
+            raise InputError(
+                f"{busy} Wait until it has ended, or name another {option}."
+            ) from error
         except (OSError, sqlite3.Error) as error:  # Or another process took the file away just now.
             problem = error
     print(f"Note: {folder} cannot be locked ({problem}): {advice}.", file=sys.stderr)

@@ -19,53 +19,33 @@ INITIAL_ACCUMULATOR = 0.1
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How far the training patches are changed at random. 0 or False leaves a part out.
+    """How far the training patches are changed at random. 0 or False leaves a part out."""
 
-    Attributes:
-        rotation: Largest angle either way, in degrees.
-        zoom: Each axis is scaled by its own factor from 1 - zoom to 1 + zoom.
-        width_shift: Largest shift either way, as a share of the width.
-        height_shift: Largest shift either way, as a share of the height.
-        shear: Largest angle either way, in degrees.
-        horizontal_flip: Mirror every second patch left to right.
-        vertical_flip: Mirror every second patch top to bottom.
-        transpose: Swap rows and columns of every second patch: with both flips these are the eight
-            symmetries of the square.
-    """
-
-    rotation: float
-    zoom: float
-    width_shift: float
+    rotation: float  # Largest angle either way, in degrees.
+    zoom: float  # Each axis is scaled by its own factor from 1 - zoom to 1 + zoom.
+    width_shift: float  # Largest shift either way, as a share of the width.
     height_shift: float
-    shear: float
-    horizontal_flip: bool
-    vertical_flip: bool
+    shear: float  # Largest angle either way, in degrees.
+    horizontal_flip: bool  # Mirror every second patch left to right.
+    vertical_flip: bool  # Mirror every second patch top to bottom.
+    # Swap rows and columns of every second patch: with both flips these are the eight symmetries of
+    # the square.
     transpose: bool = False
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How the network is trained: always by Adagrad, whose learning rate decays at each step.
-
-    Attributes:
-        name: What goes into the reports.
-        epochs: Passes over the training split. They are part of the learning rate's decay, too.
-        batch_size: Patches per step.
-        learning_rate: The first one.
-        augmentation: How the patches are changed at random.
-        class_weights: Whether each class weighs the largest one's count over its own.
-        dropout: Factor of the published dropout rates.
-        reestimation: Before scoring, mean and variance of batch normalization are computed anew,
-            without dropout, from so many training patches; 0: the moving ones stay.
-    """
+    """How the network is trained: always by Adagrad, whose learning rate decays at each step."""
 
     name: str
-    epochs: int
-    batch_size: int
-    learning_rate: float
+    epochs: int  # Passes over the training split. They are part of the decay, too.
+    batch_size: int  # Patches per step.
+    learning_rate: float  # The first one.
     augmentation: Augmentation
-    class_weights: bool = True
-    dropout: float = 1.0
+    class_weights: bool = True  # Whether each class weighs the largest one's count over its own.
+    dropout: float = 1.0  # Factor of the published dropout rates.
+    # Before scoring, mean and variance of batch normalization are computed anew, without dropout,
+    # from so many training patches; 0: the moving ones stay.
     reestimation: int = 0
 
     def learning_rates(self) -> keras.optimizers.schedules.LearningRateSchedule:
@@ -92,11 +72,7 @@ class Recipe:
     def class_weight(self, labels: Iterable[int]) -> dict[int, float] | None:
         """Weighs each class by the largest class's count over its own, as published.
 
-        Args:
-            labels: 0 or 1, of all training patches.
-
-        Returns:
-            A dict, since Keras takes an array for something else; None for weights of 1.
+        A dict, since Keras takes an array for something else; None for weights of 1.
         """
         if not self.class_weights:
             return None

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path, PurePath
 from types import ModuleType, SimpleNamespace
@@ -17,62 +19,56 @@ CHANGE = "Change it in cancernet/config.py."
 
 
 class Rule(NamedTuple):
-    """What a value has to be.
-
-    Attributes:
-        expected: The same in words.
-        holds: Whether a value of the configuration is that.
-        parse: Makes a value of an option's text; ValueError where it is none.
-    """
+    """What a value has to be: in words, as a check, and how it is made of an option's text."""
 
     expected: str
     holds: Callable[[Any], bool]
-    parse: Callable[[str], Any] = str
+    parse: Callable[[str], Any] = str  # ValueError where the text is none.
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _digits(text: str) -> int:
-    if not (text.isascii() and text.isdigit()):
-        raise ValueError(text)
-    return int(text)
+def number(expected: str, holds: Callable[[Any], bool]) -> Rule:
+    """A number of which something holds."""
+    return Rule(expected, lambda value: type(value) in (int, float) and holds(value), float)
 
 
 def whole(least: int, most: int) -> Rule:
     """A whole number from `least` to `most`."""
 
-    def holds(value: Any) -> bool:
-        return _is_number(value) and isinstance(value, int) and least <= value <= most
+    def parse(text: str) -> int:
+        if not (text.isascii() and text.isdigit()):
+            raise ValueError(text)
+        return int(text)
 
-    return Rule(f"a whole number from {least} to {most}", holds, _digits)
-
-
-def number(least: float, most: float, expected: str) -> Rule:
-    """A number from `least` to `most`."""
-    return Rule(expected, lambda value: _is_number(value) and least <= value <= most, float)
-
-
-def above_0(below: float, expected: str) -> Rule:
-    """A number above 0 and below another one."""
-    return Rule(expected, lambda value: _is_number(value) and 0 < value < below, float)
+    expected = f"a whole number from {least} to {most}"
+    return Rule(expected, lambda value: type(value) is int and least <= value <= most, parse)
 
 
 def choice(*values: str) -> Rule:
     """One of some words."""
-    known = f"one of {', '.join(values)}"
-    return Rule(known, lambda value: isinstance(value, str) and value in values)
+    return Rule(f"one of {', '.join(values)}", lambda value: value in values)
 
 
 PATH = Rule(
-    "a path, as text",
-    lambda value: isinstance(value, str) and value != "" and "\0" not in value,
+    "a path, as text", lambda value: type(value) is str and value != "" and "\0" not in value
 )
-FLAG = Rule("True or False", lambda value: isinstance(value, int) and value in (True, False))
-SHARE = number(0, math.nextafter(1, 0), "a share, from 0 to below 1")
-RATIO = above_0(1, "a number above 0 and below 1, so that no split is empty")
-ANGLE = number(-360, 360, "an angle, -360 to 360 degrees")
+LAYOUT_PART = "[a-z0-9]+(?:[-_ .][a-z0-9]+)*"
+
+
+def _is_layout(value: Any) -> bool:
+    if not isinstance(value, str) or not re.fullmatch(f"{LAYOUT_PART}(?:/{LAYOUT_PART})+", value):
+        return False
+    words = re.split("[-_ ./]", value)
+    return "patient" in words and words.count("class") == 1
+
+
+LAYOUT = Rule("words, patient and class among them, as in patient/slide/class/file", _is_layout)
+FLAG = Rule("True or False", lambda value: type(value) in (bool, int) and value in (0, 1))
+SHARE = number("a share, from 0 to below 1", lambda value: 0 <= value < 1)
+RATIO = number(
+    "a number above 0 and below 1, so that no split is empty", lambda value: 0 < value < 1
+)
+ANGLE = number("an angle, -360 to 360 degrees", lambda value: -360 <= value <= 360)
+ABOVE_0 = number("a number above 0", lambda value: 0 < value < math.inf)
 
 # By script, then by constant. BATCH_SIZE stands twice, since predict.py has no recipe.
 BATCH = whole(1, 10**9 - 1)
@@ -83,6 +79,7 @@ BUILD = {
     "VAL_PATH": PATH,
     "TEST_PATH": PATH,
     "SAMPLE_PATH": PATH,
+    "LAYOUT": LAYOUT,
     "SPLIT_BY": choice("image", "patient", "published"),
     "TRAIN_SPLIT": RATIO,
     "VAL_SPLIT": RATIO,
@@ -104,14 +101,14 @@ TRAIN = {
     "RECIPE": choice(*recipe.RECIPES),
     "PRECISION": choice("auto", "float32", "mixed"),
     "DETERMINISTIC": FLAG,
-    "DECODE_CACHE_MB": number(0, 1e9, "megabytes, 0 or more"),
+    "DECODE_CACHE_MB": number("megabytes, 0 or more", lambda value: 0 <= value < 1e9),
     "THRESHOLD_MEASURE": choice("accuracy", "balanced_accuracy", "f1", "mcc"),
     "RESAMPLES": whole(100, 100_000),
 }
 PUBLISHED = {
     "EPOCHS": whole(1, 10**9 - 1),
     # Far above any that learns, far below what float32 overflows at.
-    "LEARNING_RATE": above_0(1e6, "a number above 0, below 1,000,000"),
+    "LEARNING_RATE": number("a number above 0, below 1,000,000", lambda value: 0 < value < 1e6),
     "BATCH_SIZE": BATCH,
     "ROTATION_RANGE": ANGLE,
     "ZOOM_RANGE": SHARE,
@@ -129,7 +126,9 @@ PREDICT = {
 }
 SCRIPTS = {"build": BUILD, "train": TRAIN, "predict": PREDICT}
 RULES = BUILD | TRAIN | PUBLISHED | PREDICT
-ABOVE_0 = above_0(math.inf, "a number above 0")
+
+# Options that take the place of a value of either recipe.
+RECIPES_OWN = ("epochs", "batch_size")
 
 # Options that have another name than their constant.
 OPTIONS = {
@@ -153,12 +152,9 @@ def option(constant: str, rule: Rule | None = None) -> Callable[[str], Any]:
     rule = rule or RULES[constant]
 
     def parse(text: str) -> Any:
-        try:
-            value = rule.parse(text)
-            if rule.holds(value):
+        with suppress(ValueError, OverflowError):
+            if rule.holds(value := rule.parse(text)):
                 return value
-        except (ValueError, OverflowError):
-            pass
         raise argparse.ArgumentTypeError(f"{text!r} is not {rule.expected}")
 
     return parse
@@ -171,12 +167,8 @@ def adder(
 
     def add(name: str, constant: str, metavar: str, text: str) -> None:
         default = "the recipe's" if constant in PUBLISHED else getattr(config, constant, None)
-        parser.add_argument(
-            name,
-            type=option(constant),
-            metavar=metavar,
-            help=f"{text} (default: {default})".replace("%", "%%"),
-        )
+        text = f"{text} (default: {default})".replace("%", "%%")
+        parser.add_argument(name, type=option(constant), metavar=metavar, help=text)
 
     return add
 
@@ -200,19 +192,18 @@ def read(config: ModuleType, arguments: argparse.Namespace, *, script: str) -> S
         chosen = recipe.TUNED
         if constants["RECIPE"] == "published":
             chosen = recipe.published(_checked(config, PUBLISHED, given))
-        own = {
-            name: given[name.upper()] for name in ("epochs", "batch_size") if name.upper() in given
-        }
+        own = {name: given[name.upper()] for name in RECIPES_OWN if name.upper() in given}
         chosen = replace(chosen, **own)
         constants |= chosen.constants()
-    if script == "build":
-        settings.split_folders = _split_folders(config, constants)
     vars(settings).update((name.lower(), value) for name, value in constants.items())
     for name, constant in OPTIONS.items():
         if RULES[constant] is PATH and constant in constants:
             setattr(settings, name, Path(constants[constant]))
     if script == "train":
         settings.recipe, settings.constants = chosen, constants
+    if script == "build":
+        base = _checked(config, {"BASE_PATH": PATH}, {})["BASE_PATH"]
+        settings.split_folders = _split_folders(constants, base)
     return settings
 
 
@@ -226,13 +217,12 @@ def _checked(config: ModuleType, rules: dict[str, Rule], given: dict[str, Any]) 
     return constants
 
 
-def _split_folders(config: ModuleType, constants: dict[str, Any]) -> dict[str, str]:
-    """Gives each split's folder relative to the data set, with forward slashes.
+def _split_folders(constants: dict[str, Any], base: str) -> dict[str, str]:
+    """Gives each split's folder relative to the configured BASE_PATH, with forward slashes.
 
     Raises:
-        InputError: A path is not below BASE_PATH, or lies in another one.
+        InputError: A path is not below it, or lies in another one.
     """
-    base = _checked(config, {"BASE_PATH": PATH}, {})["BASE_PATH"]
     paths = [PurePath(constants[name]) for name in ("TRAIN_PATH", "VAL_PATH", "TEST_PATH")]
     folders = {}
     for split, path in zip(("training", "validation", "testing"), paths, strict=True):

@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from cancernet import config, recipe
+from cancernet.data.dataset import Row, Split
 from cancernet.recipe import Recipe
 
 PROJECT = Path(__file__).parents[1]
@@ -25,7 +26,16 @@ def recipe_of(**changes: Any) -> Recipe:
     return replace(recipe.published(vars(config)), **changes)
 
 
-def run(script: str, *options: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+def make_split(files: Sequence[Path], labels: Sequence[int]) -> Split:
+    """A training split of patches anywhere."""
+    rows = [
+        Row("training", label, "patient", None, None, "", str(file), 0, "")
+        for file, label in zip(files, labels, strict=True)
+    ]
+    return Split("training", Path(), rows)
+
+
+def run(script: str | Path, *options: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
     """Runs a script as a user does."""
     return subprocess.run(
         [sys.executable, str(PROJECT / script), *map(str, options)],

@@ -13,7 +13,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -75,29 +77,25 @@ def history(run: Path) -> list[dict[str, str]]:
 
 
 def differences(first: Path, second: Path) -> list[str]:
-    """Names what two runs differ in: weights array by array, history, predictions, card."""
+    """Names what two runs differ in: weights array by array, history, predictions, metadata."""
     import keras
 
-    found = []
-    arrays = [
-        keras.models.load_model(run / "cancernet.keras").get_weights() for run in (first, second)
+    both = (first, second)
+    arrays = [keras.models.load_model(run / "cancernet.keras").get_weights() for run in both]
+    found = [
+        f"weights {number}"
+        for number, (one, other) in enumerate(zip(*arrays, strict=True))
+        if one.tobytes() != other.tobytes()
     ]
-    for number, (one, other) in enumerate(zip(*arrays, strict=True)):
-        if one.tobytes() != other.tobytes():
-            found.append(f"weights {number}")
-    if history(first) != history(second):
-        found.append("history.csv")
-    if (first / "predictions.csv").read_bytes() != (second / "predictions.csv").read_bytes():
-        found.append("predictions.csv")
-    cards = [
-        json.loads((run / "cancernet.json").read_text()) | {"sha256": ""} for run in (first, second)
-    ]
-    if cards[0] != cards[1]:
-        found.append("cancernet.json")
-    left = sorted(path.name for path in second.iterdir())
-    if left != sorted(path.name for path in first.iterdir()):
-        found.append(f"files: {left}")
-    return found
+    facts: dict[str, Callable[[Path], Any]] = {
+        "history.csv": history,
+        "predictions.csv": lambda run: (run / "predictions.csv").read_bytes(),
+        "cancernet.json": lambda run: (
+            json.loads((run / "cancernet.json").read_text()) | {"sha256": ""}
+        ),
+        "files": lambda run: {path.name for path in run.iterdir()},
+    }
+    return found + [name for name, read in facts.items() if read(first) != read(second)]
 
 
 def kill(process: subprocess.Popen[str], moments: random.Random) -> None:

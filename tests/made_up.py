@@ -11,9 +11,11 @@ from cancernet.data.dataset import Dataset, Row, count_splits
 from cancernet.data.originals import Exclusion
 from cancernet.evaluation import page, report
 from cancernet.evaluation.calibration import Decision, Recalibration
+from cancernet.evaluation.context import Context, Scores
 
 HOSTILE = "<script>alert(1)</script><!--"
-DECISION = Decision(float(np.float32(0.61)), Recalibration(0.5, -1.0))
+CONTEXT = Context(1.5, 2, slope=2.0, intercept=-0.5, threshold=0.375, patches=99, patients=1)
+DECISION = Decision(float(np.float32(0.61)), Recalibration(0.5, -1.0), CONTEXT)
 CONFIG = {"THRESHOLD_MEASURE": "f1", "RESAMPLES": 100, "SEED": 7, "EPOCHS": 3}
 CONFIG |= {"CLASS_WEIGHTS": True}
 HISTORY = [
@@ -81,8 +83,10 @@ def make_metrics(
 ) -> dict[str, Any]:
     """The content of metrics.json."""
     every = {"colour": None, "patient_identity": None} | dict(baselines or {})
-    settings: dict[str, Any] = {"config": CONFIG, "seconds": {"training": 12.5}, "notes": notes}
-    return report.make_metrics(data, probabilities, decision, every, **settings)
+    seconds = {"training": 12.5}
+    return report.make_metrics(
+        data, probabilities, decision, every, config=CONFIG, seconds=seconds, notes=notes
+    )
 
 
 def write_page(
@@ -98,5 +102,5 @@ def write_page(
         if not path.exists():
             path.write_bytes(grey)
     metrics = metrics or make_metrics(data, {data.judged.name: probabilities})
-    page.write_page(run, data, probabilities, probabilities / 2, metrics, HISTORY)
+    page.write_page(run, data, Scores.of(data.judged, probabilities, DECISION), metrics, HISTORY)
     return run / "report.html"

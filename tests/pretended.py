@@ -27,34 +27,23 @@ def tf_config(addresses: Sequence[str], index: int) -> str:
     return json.dumps({"cluster": {"worker": list(addresses)}, "task": task})
 
 
-def start(
-    command: Sequence[str | Path], addresses: Sequence[str], index: int, *, cwd: Path
-) -> subprocess.Popen[str]:
-    """Starts a Python command as one of the machines, as from a shell of its own."""
-    environment = os.environ | {
-        "TF_CONFIG": tf_config(addresses, index),
-        "PYTHONPATH": str(PROJECT),
-    }
-    # Other tests may have settled in this process how much TensorFlow says.
-    environment.pop("TF_CPP_MIN_LOG_LEVEL", None)
-    return subprocess.Popen(
-        [sys.executable, *map(str, command)],
-        cwd=cwd,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        encoding="utf-8",
-    )
-
-
 def start_all(
     *commands: Sequence[str | Path], folders: Sequence[Path]
 ) -> list[subprocess.Popen[str]]:
-    """Starts a command on each machine, at ports of loopback that are free now."""
+    """Starts a Python command on each machine, at ports of loopback that are free now."""
     addresses = [f"127.0.0.1:{port}" for port in free_ports(len(commands))]
+    # Other tests may have settled in this process how much TensorFlow says.
+    plain = {name: text for name, text in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
     return [
-        start(command, addresses, index, cwd=folder)
+        subprocess.Popen(
+            [sys.executable, *map(str, command)],
+            cwd=folder,
+            env=plain | {"TF_CONFIG": tf_config(addresses, index), "PYTHONPATH": str(PROJECT)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+        )
         for index, (command, folder) in enumerate(zip(commands, folders, strict=True))
     ]
 

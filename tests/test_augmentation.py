@@ -44,9 +44,7 @@ def warp_by_keras(images, parameters):
 
 
 def draw(count, augmentation, image_size=(48, 48), seed=(1, 2)):
-    return random_parameters(
-        count, augmentation=augmentation, image_size=image_size, seed=tf.constant(seed)
-    )
+    return random_parameters(count, augmentation, image_size=image_size, seed=tf.constant(seed))
 
 
 @pytest.mark.parametrize("image_size", [(48, 48), (48, 31), (20, 64), (1, 5)])
@@ -87,11 +85,9 @@ def test_each_part_alone_equals_keras_and_changes_the_image(part):
 def test_each_worker_warps_its_shard_as_one_would_warp_the_batch():
     images = tf.constant(random_images(9, 12, 12))
     changes = dataclasses.replace(PUBLISHED, transpose=True)
-    whole = augment(images, augmentation=changes, seed=tf.constant([1, 2]))
+    whole = augment(images, changes, seed=tf.constant([1, 2]))
     for first, last in ((0, 5), (5, 9)):
-        shard = augment(
-            images[first:last], augmentation=changes, seed=tf.constant([1, 2]), shard=(first, 9)
-        )
+        shard = augment(images[first:last], changes, seed=tf.constant([1, 2]), shard=(first, 9))
         np.testing.assert_allclose(shard, whole[first:last], rtol=0, atol=1e-6)
 
 
@@ -130,8 +126,7 @@ def test_each_parameter_is_drawn_on_its_own():
 def test_the_seed_alone_decides():
     images = tf.constant(random_images(8, 48, 48))
     first, again, other = (
-        augment(images, augmentation=PUBLISHED, seed=tf.constant([7, number])).numpy()
-        for number in (1, 1, 2)
+        augment(images, PUBLISHED, seed=tf.constant([7, number])).numpy() for number in (1, 1, 2)
     )
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
@@ -140,9 +135,7 @@ def test_the_seed_alone_decides():
 def test_batches_of_unknown_size_in_a_data_set():
     images = random_images(7, 20, 30)
     batches = tf.data.Dataset.from_tensor_slices(images).batch(4)
-    augmented = batches.map(
-        lambda batch: augment(batch, augmentation=PUBLISHED, seed=tf.constant([1, 2]))
-    )
+    augmented = batches.map(lambda batch: augment(batch, PUBLISHED, seed=tf.constant([1, 2])))
     assert augmented.element_spec.shape.as_list() == [None, 20, 30, 3]
     first, rest = augmented
     np.testing.assert_allclose(
@@ -156,6 +149,6 @@ def test_transposing_gives_all_eight_symmetries_of_the_square():
     turned = [np.rot90(image[0], number) for number in range(4)]
     symmetries = {each.tobytes() for one in turned for each in (one, one[:, ::-1])}
     flips = dataclasses.replace(NONE, horizontal_flip=True, vertical_flip=True, transpose=True)
-    found = augment(tf.repeat(image, 200, axis=0), augmentation=flips, seed=tf.constant([3, 4]))
+    found = augment(tf.repeat(image, 200, axis=0), flips, seed=tf.constant([3, 4]))
     assert len(symmetries) == 8
     assert {each.tobytes() for each in found.numpy()} == symmetries

@@ -74,7 +74,7 @@ def test_patches_are_read_with_their_colours_however_the_network_reads_them(tmp_
         assert scores is not None
         assert scores.keys() == {"validation"}
         assert scores["validation"][0] > 0.5 > scores["validation"][1]
-    other = baselines.score(data, replace(reading, data_format="channels_first", replicas=3))
+    other = baselines.score(data, replace(reading, replicas=3))
     assert found["colour"] is not None
     assert other["colour"] is not None
     assert other["colour"]["validation"] == pytest.approx(found["colour"]["validation"])

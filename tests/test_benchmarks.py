@@ -10,10 +10,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 from conftest import PROJECT, run
 
-from cancernet import cli, config
+from cancernet import cli, config, files
 from cancernet.data.dataset import Dataset, Row, Split
 from cancernet.data.splitting import read_published
 from cancernet.prediction import model
@@ -25,6 +26,7 @@ def recipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(str(PROJECT / "benchmarks"))
     module = importlib.import_module("recipes")
     monkeypatch.setattr(module, "ROWS", tmp_path / "rows.csv")
+    monkeypatch.setattr(module, "FOLDS", tmp_path / "folds")
     return module
 
 
@@ -128,6 +130,36 @@ def test_a_finished_run_is_not_run_again(
     assert "fold 2 of 3, published: ROC AUC 0.5000" in capsys.readouterr().err
 
 
+def test_context_helps_where_neighbours_are_alike(
+    recipes: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    context = importlib.import_module("context")
+    monkeypatch.setattr(context, "FOLDS", recipes.FOLDS)
+    monkeypatch.setattr(sys, "argv", ["context.py"])
+    with pytest.raises(cli.InputError, match="no finished fold"):
+        context.main()
+    rng = np.random.default_rng(1)
+    rows = [  # Two slides per split: malignant on the right, each patch seen through noise.
+        (split, "", f"{split}{slide}", x * 50 + 1, y * 50 + 1, int(x > 9), probability)
+        for split in ("validation", "testing")
+        for slide in range(2)
+        for x in range(20)
+        for y in range(20)
+        for probability in [1 / (1 + np.exp(-rng.normal(1.0 if x > 9 else -1.0, 2)))]
+    ]
+    columns = ("split", "file", "patient", "x", "y", "label", "probability")
+    folder = recipes.folder_of("long", "tuned", 1, 0)
+    folder.mkdir(parents=True)
+    files.write_csv(folder / "predictions.csv", columns, rows)
+    context.main()
+    lines = capsys.readouterr().out.splitlines()
+    of_slide = next(line for line in lines if line.startswith("| testing0"))
+    *_, alone, inside, alone_accuracy, inside_accuracy = map(float, of_slide.split("|")[4:-1])
+    assert alone < 0.85 < 0.95 < inside
+    assert alone_accuracy < inside_accuracy
+    assert any(line.startswith("| more | 2 | 400 |") for line in lines)
+
+
 @pytest.fixture
 def small(tmp_path: Path, originals: Path) -> Path:
     done = run("build_dataset.py", "--original", originals, "--dataset", "idc", cwd=tmp_path)
@@ -149,7 +181,8 @@ def test_a_fold_is_trained_as_train_model_does(recipes: ModuleType, small: Path,
         compared = {key: row[key] for key in of_script}
         assert compared == pytest.approx(of_script | {"seconds": row["seconds"]}, rel=1e-5)
     for averaged in (False, True):
-        found = training.measure(network, splits, averaged=averaged)
+        probabilities = training.score(network, splits, averaged=averaged)
+        found = training.measure(splits, probabilities)
         assert found.keys() == set(recipes.METRICS)
         assert all(0 <= value <= 1 for value in found.values())
 

@@ -6,14 +6,18 @@ from dataclasses import replace
 import made_up
 import numpy as np
 import pytest
+import test_predictions_page
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.actions.wheel_input import ScrollOrigin
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.select import Select
+from selenium.webdriver.support.wait import WebDriverWait
 
 from cancernet.evaluation import metrics
+from cancernet.evaluation.context import Scores
 from cancernet.evaluation.page import rounded
 
 BROWSERS = ("chromium", "google-chrome")
@@ -36,6 +40,7 @@ PROBABILITIES[:4] = [0.5, 0.5, 0.25, np.float32(0.61)]
 DATA = made_up.make_data(ROWS, sample=True)
 LABELS = DATA.testing.labels
 METRICS = made_up.make_metrics(DATA, {"testing": PROBABILITIES})
+SCORES = Scores.of(DATA.testing, PROBABILITIES, made_up.DECISION)
 
 
 @pytest.fixture(scope="module")
@@ -94,16 +99,13 @@ def choose_patient(driver, name):
     chooser.select_by_visible_text(f"{name} ({PATIENTS[name]} patches)")
 
 
-def test_the_two_thresholds_show_the_metrics_of_metrics_json(driver):
+def test_any_threshold_shows_what_metrics_json_has_and_numpy_counts(driver):
     half, chosen = driver.find_elements(By.CSS_SELECTOR, "[data-threshold]")
     for button, name in ((chosen, "at_validation_threshold"), (half, "at_0.5")):
         button.click()
         assert_live(driver, METRICS["testing"][name])
-    assert text(driver, "live-bayes-ppv") == text(driver, "live-ppv")
-    assert text(driver, "live-bayes-npv") == text(driver, "live-npv")
-
-
-def test_another_threshold_shows_what_numpy_counts(driver):
+    for name in ("ppv", "npv"):
+        assert text(driver, f"live-bayes-{name}") == text(driver, f"live-{name}")
     for field, threshold in (("slider", 0), ("threshold", 0.25), ("slider", 0.3), ("slider", 1)):
         if threshold == 1:
             driver.find_element(By.ID, field).send_keys(Keys.END)
@@ -117,14 +119,15 @@ def test_another_threshold_shows_what_numpy_counts(driver):
 
 def test_prevalence_changes_the_predictive_values_alone(driver):
     half = METRICS["testing"]["at_0.5"]
-    set_value(driver, "prevalence", 5)
     rightly, falsely = half["sensitivity"] * 0.05, (1 - half["specificity"]) * 0.95
-    assert text(driver, "live-bayes-ppv") == rounded(rightly / (rightly + falsely))
-    assert text(driver, "live-bayes-ppv") != rounded(half["ppv"])
-    assert_live(driver, half)
-    set_value(driver, "prevalence", 0)
-    assert text(driver, "live-bayes-ppv") == rounded(0.0)
-    assert text(driver, "live-bayes-npv") == rounded(1.0)
+    for percent, name, value in (
+        (5, "ppv", rightly / (rightly + falsely)),
+        (0, "ppv", 0.0),
+        (0, "npv", 1.0),
+    ):
+        set_value(driver, "prevalence", percent)
+        assert text(driver, f"live-bayes-{name}") == rounded(value) != rounded(half[name])
+        assert_live(driver, half)
 
 
 def rows_of(driver):
@@ -154,61 +157,274 @@ def test_patients_are_sorted_by_any_column_either_way(driver):
         assert sorted(rows_of(driver)) == sorted(as_given)
 
 
+# Red, green and blue in the middle of each cell, row by row; None where nothing is drawn.
+CELLS = """
+const map = document.getElementById(arguments[0]), { scale, left, top } = frame(map);
+const copy = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+Object.assign(copy.canvas, { width: map.width, height: map.height });
+copy.drawImage(map, 0, 0);
+return Array.from(state.slide.at, (_, cell) => {
+  const [row, column] = [Math.floor(cell / state.slide.width), cell % state.slide.width];
+  const [x, y] = [(column + 0.5 + left) * scale, (row + 0.5 + top) * scale];
+  const [red, green, blue, alpha] = copy.getImageData(x, y, 1, 1).data;
+  return alpha ? [red, green, blue] : null;
+});
+"""
+COLOURS = {"benign": (201, 213, 225), "malignant": (213, 94, 0), "none": (255, 255, 255)}
+COLOURS |= {"fp": (230, 159, 0), "fn": (0, 114, 178), "tp": (102, 120, 138)}
+
+
+def cells(driver, name):
+    return [colour and tuple(colour) for colour in driver.execute_script(CELLS, name)]
+
+
 @pytest.mark.parametrize("patient", ["10253", "anna"])
 def test_the_maps_have_a_cell_a_patch_at_its_own_place(driver, patient):
     choose_patient(driver, patient)
-    places = [(row.x, row.y) for row in ROWS if row.patient == patient]
-    for name in ("truth", "probability", "errors"):
-        cells = driver.execute_script(
-            "return Array.from(document.querySelectorAll(`#${arguments[0]} rect`),"
-            "cell => [Number(cell.getAttribute('x')), Number(cell.getAttribute('y'))])",
-            name,
-        )
-        assert len(cells) == len({tuple(cell) for cell in cells}) == PATIENTS[patient]
-        if patient != "anna":
-            assert [tuple(cell) for cell in cells] == places
+    own = [row for row in ROWS if row.patient == patient]
+    columns = 3 if patient == "anna" else 20  # In rows, where the names tell no position.
+    expected: list[tuple[int, ...] | None] = [None] * (columns * 3)
+    for number, row in enumerate(own):
+        cell = 20 * (row.y // 50) + row.x // 50 if row.x and row.y else number
+        expected[cell] = COLOURS["malignant" if row.label else "benign"]
+    assert cells(driver, "truth") == expected
+    for name in ("probability", "errors"):
+        assert [colour is None for colour in cells(driver, name)] == [
+            each is None for each in expected
+        ]
     assert ("stand in rows" in text(driver, "unplaced")) is (patient == "anna")
 
 
-def test_the_map_of_errors_follows_the_threshold(driver):
+def assert_errors(driver, patient, values, threshold):
+    own = np.array([row.patient == patient for row in ROWS])
+    expected = metrics.confusion(LABELS[own], values[own], threshold=threshold)
+    found = cells(driver, "errors")
+    assert {name: found.count(COLOURS[name]) for name in ("fp", "fn", "tp")} == {
+        name: getattr(expected, name) for name in ("fp", "fn", "tp")
+    }
+
+
+def test_the_slide_switches_between_each_patch_alone_and_in_context(driver):
     choose_patient(driver, "10253")
-    own = np.array([row.patient == "10253" for row in ROWS])
     for threshold in (0.5, 0.9):
         set_value(driver, "slider", threshold)
-        expected = metrics.confusion(LABELS[own], PROBABILITIES[own], threshold=threshold)
-        for colour, count in (("#e69f00", expected.fp), ("#0072b2", expected.fn)):
-            cells = driver.find_elements(By.CSS_SELECTOR, f"#errors [fill='{colour}']")
-            assert len(cells) == count
+        assert_errors(driver, "10253", PROBABILITIES, threshold)
+    alone = cells(driver, "probability")
+    driver.find_element(By.ID, "by").send_keys(Keys.ARROW_DOWN)  # By keyboard.
+    assert_errors(driver, "10253", SCORES.in_context, made_up.CONTEXT.threshold)
+    drawn = zip(alone, cells(driver, "probability"), strict=True)
+    assert all(one != other for one, other in drawn if one)
+    label = driver.find_element(By.ID, "probability").get_attribute("aria-label")
+    assert label == "Map of probability in context, 10253, 50 patches"
+    driver.find_element(By.ID, "truth").send_keys(Keys.ARROW_RIGHT)
+    assert text(driver, "readout").endswith("at threshold 0.375 in context")
+    choose_patient(driver, "anna")  # Without places there are no neighbours.
+    for name in ("probability", "errors"):
+        assert set(cells(driver, name)) == {None, COLOURS["none"]}
+    driver.find_element(By.ID, "truth").send_keys(Keys.ARROW_RIGHT)
+    assert "in context not defined" in text(driver, "readout")
+    driver.find_element(By.ID, "by").send_keys(Keys.ARROW_UP)
+    choose_patient(driver, "10253")
+    assert cells(driver, "probability") == alone
+
+
+def at_cell(driver, column, row):
+    """Where a cell's middle is, from the middle of the first map."""
+    return driver.execute_script(
+        "const map = maps[0], { scale, left, top } = frame(map), [column, row] = arguments;"
+        "return [(column + 0.5 + left) * scale - map.clientWidth / 2,"
+        "(row + 0.5 + top) * scale - map.clientHeight / 2].map(Math.round)",
+        *(column, row),
+    )
 
 
 def test_pointing_at_a_patch_names_its_file_and_figures(driver):
     choose_patient(driver, "10254")
-    index = next(index for index, row in enumerate(ROWS) if row.patient == "10254")
-    first, second = driver.find_elements(By.CSS_SELECTOR, "#probability rect")[:2]
-    driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", second)
-    ActionChains(driver).move_to_element(first).perform()
-    assert ROWS[index].file in text(driver, "readout")
-    assert f"probability {rounded(float(PROBABILITIES[index]))}" in text(driver, "readout")
-    assert f"recalibrated {rounded(float(PROBABILITIES[index] / 2))}" in text(driver, "readout")
-    driver.find_element(By.ID, "truth").send_keys(Keys.ARROW_RIGHT)
-    assert ROWS[index + 1].file in text(driver, "readout")
-    first.click()
-    assert ROWS[index].file in text(driver, "readout")
+    canvas = driver.find_element(By.ID, "truth")
+    driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", canvas)
+    own = [index for index, row in enumerate(ROWS) if row.patient == "10254"]
+    places = {
+        (number % 20, number // 20): index
+        for number, index in enumerate(sorted(own, key=lambda i: (ROWS[i].y, ROWS[i].x)))
+    }
+    for column, row in ((3, 1), (2, 2), (19, 2)):  # The last is empty, and changes nothing.
+        mouse = ActionChains(driver)
+        mouse.move_to_element_with_offset(canvas, *at_cell(driver, column, row)).perform()
+        index = places.get((column, row), places[2, 2])
+        assert ROWS[index].file in text(driver, "readout")
+        values = [rounded(float(kind[index])) for kind in vars(SCORES).values()]
+        expected = "probability {}, recalibrated {}, in context {} ".format(*values)
+        assert expected in text(driver, "readout")
+    # The keys go on in the order in which one reads, from the end to the beginning, and in columns.
+    for key, place in (
+        (Keys.ARROW_RIGHT, (0, 0)),
+        (Keys.ARROW_LEFT, (2, 2)),
+        (Keys.ARROW_UP, (2, 1)),
+        (Keys.ARROW_LEFT, (1, 1)),
+        (Keys.ARROW_UP, (1, 0)),
+        (Keys.ARROW_UP, (1, 2)),
+    ):
+        canvas.send_keys(key)
+        assert ROWS[places[place]].file in text(driver, "readout")
 
 
 def test_a_hostile_name_is_text_and_leads_to_the_slide(driver):
     buttons = driver.find_elements(By.CSS_SELECTOR, "[data-patient]")
     (button,) = [button for button in buttons if button.text == made_up.HOSTILE]
     button.click()
-    assert len(driver.find_elements(By.CSS_SELECTOR, "#truth rect")) == PATIENTS[made_up.HOSTILE]
+    assert sum(map(bool, cells(driver, "truth"))) == PATIENTS[made_up.HOSTILE]
     driver.find_element(By.ID, "truth").send_keys(Keys.ARROW_RIGHT)
     assert "<b>.png" in text(driver, "readout")
     assert not driver.find_elements(By.TAG_NAME, "b")
     assert len(driver.find_elements(By.TAG_NAME, "script")) == 2
 
 
+@pytest.fixture(scope="module")
+def predictions(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("predictions")
+    return test_predictions_page.write(folder, *SLIDES).as_uri()
+
+
+SLIDES = [
+    test_predictions_page.make_slide(),
+    test_predictions_page.make_slide(made_up.HOSTILE, rows=9, files=True),
+]
+
+
+def mixed(probability):
+    benign, malignant = np.array(COLOURS["benign"]), np.array(COLOURS["malignant"])
+    return benign + probability * (malignant - benign)
+
+
+def test_predictions_lie_on_the_tissue_and_are_counted_at_any_threshold(driver, predictions):
+    driver.get(predictions)
+    for slide, button in zip(
+        SLIDES, driver.find_elements(By.CSS_SELECTOR, "#list button"), strict=True
+    ):
+        button.click()
+        assert text(driver, "name") == slide.name == button.text.split("\n")[0]
+        assert button.get_attribute("aria-current") == "true"
+        assert text(driver, "skipped") == str(slide.skipped.sum())
+        for how, values, least in (
+            ("context", slide.in_context, 0.375),
+            ("", slide.probability, 0.5),
+        ):
+            Select(driver.find_element(By.ID, "by")).select_by_value(how)
+            driver.find_element(By.ID, "reset").click()
+            for threshold in (least, 0.25):
+                set_value(driver, "slider", threshold)
+                known = np.isfinite(values)
+                count = int(np.sum(values >= threshold))
+                assert f"{count} of {known.sum()} patches" in text(driver, "live")
+                assert f"({100 * count / known.sum():.1f} %), {0.04 * count:.2f} mm" in text(
+                    driver, "live"
+                )
+        set_value(driver, "opacity", 1)
+        expected = np.full((*slide.skipped.shape, 3), -1.0)
+        expected[slide.skipped] = 181
+        expected[slide.rows, slide.columns] = mixed(slide.probability[:, np.newaxis])
+        tissue = slide.tissue[5::10, 5::10]
+        expected = np.where(expected < 0, tissue, expected)
+        for opacity, seen in ((1, expected), (0, tissue)):
+            set_value(driver, "opacity", opacity)
+            found = np.reshape(cells(driver, "probability"), seen.shape)
+            assert np.abs(found - seen).max() < 20  # JPEG gives the tissue's colours nearly.
+
+
+def test_the_patch_chosen_is_told_with_its_class_where_known(driver, predictions):
+    driver.get(predictions)
+    for slide in SLIDES:
+        driver.find_element(By.ID, "probability").send_keys(Keys.ARROW_LEFT)
+        told = text(driver, "readout")
+        assert told.startswith(slide.files[0] if slide.files else slide.name)
+        assert f"x {slide.columns[0] * 0.2:.1f} mm, y {slide.rows[0] * 0.2:.1f} mm" in told
+        assert f"probability {rounded(float(slide.probability[0]))}, recalibrated" in told
+        driver.find_element(By.ID, "by").send_keys(Keys.ARROW_DOWN)  # Of each patch alone.
+        set_value(driver, "slider", 0)
+        truth = {0: "benign, ", 1: "malignant, ", -1: ""}[int(slide.labels[0])]
+        assert f" \u00b7 {truth}predicted malignant" in text(driver, "readout")
+        driver.find_element(By.CSS_SELECTOR, "[data-step='1']").click()
+    assert text(driver, "name") == SLIDES[0].name  # After the last comes the first.
+    assert not driver.find_elements(By.CSS_SELECTOR, "p i, button i")
+
+
+def test_the_map_zooms_and_moves_by_keys_buttons_wheel_mouse_and_fingers(driver, predictions):
+    driver.get(predictions)
+    canvas = driver.find_element(By.ID, "probability")
+    driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", canvas)
+
+    def seen():
+        return driver.execute_script("return [view.zoom, view.x, view.y]")
+
+    def under(x, y):
+        return driver.execute_script(
+            "return cellUnder(maps[0], {x: arguments[0], y: arguments[1]})", x, y
+        )
+
+    whole = seen()
+    canvas.send_keys("++")
+    assert seen() == pytest.approx([2.25, *whole[1:]])
+    canvas.send_keys(Keys.SHIFT, Keys.ARROW_RIGHT, Keys.ARROW_UP)
+    assert seen()[1] > whole[1]
+    assert seen()[2] < whole[2]
+    assert "Point at" in text(driver, "readout")  # Moving chooses nothing.
+    nearer, farther, all_of_it = driver.find_elements(By.CSS_SELECTOR, "[data-zoom]")
+    all_of_it.click()
+    assert seen() == whole
+    # The wheel scrolls the page until the map is clicked; then what is pointed at stays in place.
+    origin = ScrollOrigin.from_element(canvas, 60, -40)
+    ActionChains(driver).scroll_from_origin(origin, 0, -40).perform()
+    assert seen() == whole
+    canvas.click()
+    x, y = driver.execute_script(
+        "const box = maps[0].getBoundingClientRect();"
+        "return [box.x + box.width / 2, box.y + box.height / 2]"
+    )
+    there = under(x + 60, y - 40)
+    for _ in range(2):
+        ActionChains(driver).scroll_from_origin(origin, 0, -40).perform()
+    assert seen()[0] > 1.5
+    assert under(x + 60, y - 40) == pytest.approx(there, abs=0.1)
+    # What is dragged follows the mouse, and stays chosen or not.
+    ActionChains(driver).move_to_element(canvas).perform()
+    chosen, held = text(driver, "readout"), under(x, y)
+    mouse = ActionChains(driver).click_and_hold()
+    mouse.move_by_offset(-20, 10).move_by_offset(-20, 10).release().perform()
+    assert under(x - 40, y + 20) == pytest.approx(held, abs=0.1)
+    assert text(driver, "readout") == chosen
+    # Two fingers that part by twice their distance.
+    farther.click()
+    all_of_it.click()
+    there = under(x, y)
+    touch(driver, *([(x - apart, y), (x + apart, y)] for apart in (40, 60, 80)))
+    assert seen()[0] == pytest.approx(2, abs=0.01)
+    assert under(x, y) == pytest.approx(there, abs=0.3)  # One finger's move came first.
+    nearer.click()
+    assert seen()[0] == pytest.approx(3, abs=0.02)
+    # One finger moves the map, or scrolls the page while the whole slide is there.
+    scrolled, (_, _, down) = driver.execute_script("return scrollY"), seen()
+    touch(driver, *([(x, y + 10 * number)] for number in range(8)))
+    assert seen()[2] < down
+    assert driver.execute_script("return scrollY") == scrolled
+    driver.execute_script("zoom(maps[0], 0)")
+    touch(driver, *([(x, y + 10 * number)] for number in range(8)))
+    scrolls = WebDriverWait(driver, 5)
+    assert scrolls.until(lambda _: driver.execute_script("return scrollY") < scrolled)
+    assert seen() == whole
+
+
+def touch(driver, *places):
+    """Puts fingers down at the first places, moves them to the others, and lifts them."""
+    kinds = ["touchStart", *["touchMove"] * (len(places) - 1), "touchEnd"]
+    for kind, fingers in zip(kinds, [*places, []], strict=True):
+        points = [{"x": x, "y": y, "id": number} for number, (x, y) in enumerate(fingers)]
+        driver.execute_cdp_cmd("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+
+@pytest.mark.parametrize("page", ["address", "predictions"])
 @pytest.mark.parametrize("width", [390, 1280])
-def test_the_page_is_not_wider_than_the_screen_and_loads_nothing(driver, width):
+def test_no_page_is_wider_than_the_screen_or_loads_anything(driver, request, page, width):
+    driver.get(request.getfixturevalue(page))
     screen = {"width": width, "height": 844, "deviceScaleFactor": 1, "mobile": width == 390}
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
     inside, outside, loaded = driver.execute_script(

@@ -15,6 +15,7 @@ from cancernet.evaluation.calibration import (
     Decision,
     Recalibration,
     choose_threshold,
+    cox_line,
     fit_decision,
     fit_line,
     recalibrate,
@@ -82,34 +83,71 @@ def test_fit_is_the_maximum_of_the_likelihood_without_a_penalty():
     assert threshold is not None
     decision = Decision(threshold, found)
     assert fit_decision(labels, probabilities, measure="f1") == (decision, [])
-
-
-def test_recalibrating_makes_the_mean_probability_the_prevalence():
-    labels, probabilities = drawn(0.6, -1.5, patches=500)
-    calibrated = recalibrate(probabilities, fit_line(labels, probabilities))
+    # It makes the mean probability the prevalence, and nothing is left to fit.
+    calibrated = recalibrate(probabilities, found)
     assert calibrated.mean() == pytest.approx(labels.mean(), abs=1e-5)
-    again = fit_line(labels, calibrated)
-    assert again is not None
-    assert (again.slope, again.intercept) == pytest.approx((1, 0), abs=1e-4)
+    assert vars(cox_line(labels, calibrated)) == pytest.approx(
+        {"slope": 1, "intercept": 0}, abs=1e-4
+    )
     assert metrics.brier(labels, calibrated) < metrics.brier(labels, probabilities)
 
 
+STAYS, NO_LINE = "the threshold stays 0.5", "not recalibrated: no line"
+
+
 @pytest.mark.parametrize(
-    ("labels", "probabilities"),
+    ("labels", "probabilities", "words"),
     [
-        ([1, 1, 1], [0.2, 0.3, 0.9]),
-        ([0, 0, 0], [0.2, 0.3, 0.9]),
-        ([0, 0, 1, 1], [0.1, 0.2, 0.3, 0.9]),
-        ([1, 1, 0, 0], [0.1, 0.2, 0.3, 0.9]),
-        ([0, 0, 1, 1], [0.1, 0.3, 0.3, 0.9]),
-        ([0, 1, 0, 1], [0.4, 0.4, 0.4, 0.4]),
-        ([0, 1, 0, 1], [0.4, math.nan, 0.5, 0.4]),
-        ([], []),
+        ([1, 1, 1], [0.2, 0.3, 0.9], [STAYS, NO_LINE]),
+        ([0, 0, 0], [0.2, 0.3, 0.9], [STAYS, NO_LINE]),
+        ([0, 0, 1, 1], [0.1, 0.2, 0.3, 0.9], [NO_LINE]),  # Parted.
+        ([1, 1, 0, 0], [0.1, 0.2, 0.3, 0.9], [NO_LINE]),
+        ([0, 0, 1, 1], [0.1, 0.3, 0.3, 0.9], [NO_LINE]),
+        ([0, 1, 0, 1], [0.4, 0.4, 0.4, 0.4], [STAYS, NO_LINE]),
+        ([0, 1, 0, 1], [0.4, math.nan, 0.5, 0.4], [STAYS, NO_LINE]),
+        ([0, 1, 0, 1], [0.4, 0.3, 0.8, 0.7], ["the slope, -"]),  # Upside down.
     ],
-    ids=["malignant", "benign", "parted", "parted upside down", "touching", "constant", "NaN", "0"],
 )
-def test_no_line_where_none_is_defined(labels, probabilities):
-    assert fit_line(np.array(labels, int), np.array(probabilities, np.float32)) is None
+def test_what_cannot_be_fitted_is_said(labels, probabilities, words):
+    patches = np.array(labels, int), np.array(probabilities, np.float32)
+    assert (fit_line(*patches) is None) is (NO_LINE in words)
+    decision, notes = fit_decision(*patches, measure="balanced_accuracy")
+    assert decision.recalibration is None
+    assert decision.threshold == 0.5 or STAYS not in words
+    assert [word in note for word, note in zip(words, notes, strict=True)] == [True] * len(words)
+
+
+@pytest.mark.parametrize(
+    ("labels", "probabilities", "steepness"),
+    [
+        # Nearly parted: two patches that lie close together decide on the slope.
+        ([0] * 5 + [1, 0] + [1] * 5, [*[0.1] * 5, 0.5, 0.5001, *[0.9] * 5], (2, 100)),
+        # Nearly the same, as after an epoch or two.
+        ([0, 1] * 20, 0.4 + 1e-6 * np.sin(np.arange(40)), (1e4, np.inf)),
+        ([0, 1, 1, 0], [0.3, 0.4, 0.6, 0.7], (0, 0.01)),  # Few.
+    ],
+)
+def test_a_slope_that_may_be_anything_is_not_reported(labels, probabilities, steepness):
+    patches = np.array(labels), np.array(probabilities)
+    found = fit_line(*patches)
+    assert found is not None
+    assert steepness[0] <= abs(found.slope) + 1e-9
+    assert abs(found.slope) <= steepness[1]
+    assert cox_line(*patches) is None
+
+
+def test_a_slope_is_reported_where_its_standard_error_is_at_most_one():
+    labels, probabilities = drawn(1, 0, patches=80)
+    reported = []
+    for size in range(10, 80):
+        line = fit_line(labels[:size], probabilities[:size])
+        assert line is not None
+        design = np.stack([logit(probabilities[:size].astype(float)), np.ones(size)])
+        fitted = expit(line.slope * design[0] + line.intercept)
+        covariance = np.linalg.inv(design * fitted * (1 - fitted) @ design.T)
+        reported.append(cox_line(labels[:size], probabilities[:size]) is not None)
+        assert reported[-1] == (covariance[0, 0] <= 1)
+    assert set(reported) == {True, False}
 
 
 def test_recalibration_is_the_formula_that_cancernet_json_promises():
@@ -120,20 +158,3 @@ def test_recalibration_is_the_formula_that_cancernet_json_promises():
     assert calibrated.dtype == np.float32
     assert (np.diff(recalibrate(probabilities, Recalibration(100, 50))) >= 0).all()
     assert (recalibrate(probabilities, None) == probabilities).all()
-
-
-@pytest.mark.parametrize(
-    ("labels", "probabilities", "threshold", "words"),
-    [
-        ([0, 1], [0.3, 0.3], 0.5, ("stays 0.5", "not recalibrated: no line")),
-        ([0, 0], [0.3, 0.4], 0.5, ("stays 0.5", "not recalibrated: no line")),
-        ([0, 1, 0, 1], [0.4, 0.3, 0.8, 0.7], None, ("the slope, -",)),
-    ],
-    ids=["constant", "one class", "upside down"],
-)
-def test_what_cannot_be_fitted_is_said(labels, probabilities, threshold, words):
-    arguments = np.array(labels), np.array(probabilities, dtype=np.float32)
-    decision, notes = fit_decision(*arguments, measure="balanced_accuracy")
-    assert decision.recalibration is None
-    assert threshold in (None, decision.threshold)
-    assert [word in note for note, word in zip(notes, words, strict=True)] == [True] * len(words)

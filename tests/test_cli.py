@@ -80,11 +80,13 @@ def test_keras_runs_on_tensorflow_and_says_no_more_than_asked(monkeypatch):
 
 
 def test_what_the_users_keras_json_says_of_numbers_does_not_count(tmp_path):
-    (tmp_path / "keras.json").write_text('{"floatx": "float16", "epsilon": 0.1}')
+    (tmp_path / "keras.json").write_text(
+        '{"floatx": "float16", "epsilon": 0.1, "image_data_format": "channels_first"}'
+    )
     main = "cli.prepare_tensorflow(); import keras; "
-    main += "print(keras.config.floatx(), keras.config.epsilon())"
+    main += "print(keras.config.floatx(), keras.config.epsilon(), keras.config.image_data_format())"
     done = run_script(main, KERAS_HOME=str(tmp_path))
-    assert (done.stdout, done.stderr) == ("float32 1e-07\n", "")
+    assert (done.stdout, done.stderr) == ("float32 1e-07 channels_last\n", "")
 
 
 # --- Threads -------------------------------------------------------------------------------------
@@ -93,7 +95,7 @@ COUNT = 3 * cli.FILES_PER_TASK + 7
 
 
 @pytest.mark.parametrize("count", [0, 1, cli.FILES_PER_TASK, COUNT])
-def test_results_come_in_the_order_of_the_items(count):
+def test_results_come_in_the_order_of_the_items_and_no_bar_without_a_terminal(count, capsys):
     def square(number):
         if number == 0:
             time.sleep(0.1)  # The first task is the last to be done.
@@ -101,6 +103,7 @@ def test_results_come_in_the_order_of_the_items(count):
 
     found = cli.map_files(square, range(count), what="Squares")
     assert list(found) == [number * number for number in range(count)]
+    assert capsys.readouterr() == ("", "")
 
 
 def test_an_error_in_a_thread_is_raised_here():
@@ -138,8 +141,3 @@ def test_a_long_work_says_how_far_it_is_once_a_minute(monkeypatch, capsys):
     for step in (1, 2, 3, 4):
         say(f"step {step}")
     assert capsys.readouterr() == ("", "step 2\nstep 4\n")
-
-
-def test_bar_is_silent_without_a_terminal(capsys):
-    list(cli.map_files(abs, [1, 2], what="Files"))
-    assert capsys.readouterr() == ("", "")

@@ -3,6 +3,8 @@
 import contextlib
 import csv
 import hashlib
+from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 from test_building import build
 
 from cancernet.cli import InputError
-from cancernet.data.dataset import Dataset, Split
+from cancernet.data.dataset import Dataset, Row
 from cancernet.data.originals import Exclusion
 from cancernet.files import swap_places
 
@@ -40,10 +42,9 @@ def test_a_data_set_tells_files_labels_and_patients(built: Path) -> None:
 
 def test_where_testing_is_empty_validation_is_judged(tmp_path: Path) -> None:
     data = Dataset.of(tmp_path, [], {"sample": True}, [])
-    assert not data.testing
     assert data.judged is data.validation
     assert data.sample
-    assert Split("testing", tmp_path, []).labels.shape == (0,)
+    assert data.testing.labels.shape == (0,)
 
 
 def test_a_half_done_replacement_is_finished_first(built: Path, originals: Path) -> None:
@@ -54,7 +55,7 @@ def test_a_half_done_replacement_is_finished_first(built: Path, originals: Path)
     assert Dataset.open(built, verify=True).build["seed"] == 2
 
 
-# --- Damage: what train_model.py says of more of it stands in test_bad_input.py ------------------
+# --- Damage --------------------------------------------------------------------------------------
 
 
 def test_a_missing_data_set_is_refused_with_the_way_out(tmp_path: Path) -> None:
@@ -62,18 +63,87 @@ def test_a_missing_data_set_is_refused_with_the_way_out(tmp_path: Path) -> None:
         Dataset.open(tmp_path / "idc")
 
 
-@pytest.mark.parametrize("name", ["manifest.csv", "build.json", "excluded.csv"])
-def test_missing_and_cut_lists_are_refused(built: Path, name: str) -> None:
-    path = built / name
-    path.write_text(path.read_text()[: path.stat().st_size // 2])
-    with pytest.raises(InputError, match=f"{name}.* is damaged"):
-        Dataset.open(built)
-    path.unlink()
-    with pytest.raises(InputError, match=f"no .*{name}"):
-        Dataset.open(built)
+def edit(change: Callable[[list[list[str]]], None]) -> Callable[[Path], object]:
+    """Changes the rows of manifest.csv, the header being row 0."""
+
+    def edited(folder: Path) -> None:
+        path = folder / "manifest.csv"
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.reader(file))
+        change(rows)
+        with path.open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file, lineterminator="\n").writerows(rows)
+
+    return edited
 
 
-def test_files_left_out_are_read_as_they_were_written(built: Path) -> None:
+def put(column: str, value: str) -> Callable[[Path], object]:
+    names = [field.name for field in fields(Row)]
+    return edit(lambda rows: rows[3].__setitem__(names.index(column), value))
+
+
+def swap_labels(rows: list[list[str]]) -> None:
+    """Swaps the labels of two rows of a split: no count tells."""
+    one = next(row for row in rows[1:] if row[:2] == ["training", "0"])
+    other = next(row for row in rows[1:] if row[:2] == ["training", "1"])
+    one[1], other[1] = "1", "0"
+
+
+def cut_manifest(folder: Path, share: float) -> None:
+    data = (folder / "manifest.csv").read_bytes()
+    (folder / "manifest.csv").write_bytes(data[: int(len(data) * share)])
+
+
+def first_patch(folder: Path) -> Path:
+    return min((folder / "training").rglob("*.png"))
+
+
+def overwrite(folder: Path) -> None:
+    """Other content of the same size."""
+    path = first_patch(folder)
+    path.write_bytes(bytes(path.stat().st_size))
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "label": (put("label", "7"), "damaged"),
+    "label swapped": (edit(swap_labels), "damaged"),
+    "split": (put("split", "holdout"), "damaged"),
+    "patient": (put("patient", "20099"), "do not count"),
+    "no number": (put("bytes", "many"), "damaged"),
+    "size": (put("bytes", "7"), "changed"),
+    "climbs out": (put("file", "../../x/1/a.png"), "climbs out"),
+    "absolute": (put("file", "/etc/0/passwd"), "climbs out"),
+    "same file twice": (edit(lambda rows: rows.append(rows[-1])), "same file"),
+    "row removed": (edit(lambda rows: rows.__delitem__(3)), "do not count"),
+    "header": (edit(lambda rows: rows[0].reverse()), "columns"),
+    "cut in a row": (lambda folder: cut_manifest(folder, 0.5), "damaged"),
+    "empty": (lambda folder: cut_manifest(folder, 0), "damaged"),
+    "removed": (lambda folder: (folder / "manifest.csv").unlink(), "no "),
+    "binary": (lambda folder: (folder / "manifest.csv").write_bytes(b"\xff\0"), "damaged"),
+    "build.json": (lambda folder: (folder / "build.json").write_text("[" * 10**5), "damaged"),
+    "build.json of others": (lambda folder: (folder / "build.json").write_text("{}"), "expected"),
+    "patch removed": (lambda folder: first_patch(folder).unlink(), "missing"),
+    "patch cut": (lambda folder: first_patch(folder).write_bytes(b""), "found 0 bytes"),
+    "patch added": (lambda folder: (folder / "training/0/new.png").write_bytes(b"x"), "added"),
+    "patch moved": (lambda folder: first_patch(folder).rename(folder / "a.png"), "missing"),
+    "patch overwritten": (overwrite, "hash"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_changed_data_set_is_refused(built: Path, name: str) -> None:
+    damage, message = DAMAGES[name]
+    patch = "new.png" if name == "patch added" else first_patch(built).name
+    damage(built)
+    with pytest.raises(InputError, match=message) as refused:
+        Dataset.open(built, verify=True)
+    assert "uild" in str(refused.value)  # What to do.
+    assert patch in str(refused.value) or not name.startswith("patch ")
+
+
+def test_files_of_file_managers_are_no_change_and_exclusions_read_as_written(built: Path) -> None:
+    for name in (".DS_Store", "Thumbs.db", "training/desktop.ini"):
+        (built / name).write_bytes(b"x")
     with (built / "excluded.csv").open("a", newline="") as file:
         csv.writer(file).writerow(("a, <b>.png", "too small", "3 x 4"))
     assert Dataset.open(built).exclusions == [Exclusion("a, <b>.png", "too small", "3 x 4")]

@@ -1,10 +1,10 @@
 """Training on two devices, which two logical CPUs stand in for, and on two workers on loopback."""
 
-import csv
 import json
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,12 @@ import kill_training
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import PROJECT, recipe_of
+from conftest import PROJECT, make_split, recipe_of
 from pretended import copy_data, start_all
 
 from cancernet.data import pipeline
+from cancernet.data.dataset import Split
+from cancernet.recipe import Augmentation
 from cancernet.training import distribution, fused
 
 TESTS = Path(__file__).parent
@@ -25,7 +27,8 @@ EPOCHS, BATCH_SIZE = 3, 16  # Of the scripts.
 # 3 batches of 4 and 1 patch more, which is joined to the last of them: shares of 2 and 2, 3 and 2.
 COUNT, SIDE, BATCH = 13, 8, 4
 LABELS = [int(number % 3 == 0) for number in range(COUNT)]
-RECIPE = recipe_of(epochs=2, batch_size=BATCH, learning_rate=0.1)
+STILL = Augmentation(0, 0, 0, 0, 0, False, False)
+RECIPE = recipe_of(epochs=2, batch_size=BATCH, learning_rate=0.1, augmentation=STILL)
 READING = pipeline.Reading(image_size=(SIDE, SIDE), batch_size=BATCH, replicas=2)
 GPU = tf.config.PhysicalDevice("/physical_device:GPU:0", "GPU")
 
@@ -71,21 +74,12 @@ def make_network(*, plain: bool = False) -> keras.Sequential:
     )
 
 
-def files_of(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*.png"))
+def split_of(folder: Path) -> Split:
+    return make_split(sorted(folder.glob("*.png")), LABELS)
 
 
-def batches(folder: Path, *, worker: int = 0, workers: int = 1) -> tf.data.Dataset:
-    return pipeline.training_batches(
-        files_of(folder),
-        LABELS,
-        reading=READING,
-        augmentation=None,
-        seed=1,
-        epochs=2,
-        worker=worker,
-        workers=workers,
-    )
+def batches(folder: Path, **changes: Any) -> tf.data.Dataset:
+    return pipeline.training_batches(split_of(folder), RECIPE, replace(READING, **changes), seed=1)
 
 
 # What each process of both kinds runs: two epochs through the very pieces of train_model.py.
@@ -101,17 +95,13 @@ cli.prepare_tensorflow()
 import keras, numpy as np, tensorflow as tf
 from cancernet.data import pipeline
 from cancernet.training import callbacks, distribution, fused
-from test_distribution import COUNT, LABELS, READING, RECIPE, batches, files_of, make_network
+from test_distribution import COUNT, LABELS, READING, RECIPE, batches, make_network, split_of
 
 folder, workers = Path(sys.argv[1]), find(os.environ)
+shares = dict(worker=workers.rank, workers=workers.count)
 found = {{}}
 if workers.count > 1:
-    strategy = distribution.strategy(workers, {{}})
-    found["exchanged"] = [
-        [its.decode() for its in distribution.exchange(workers, strategy, own.encode())]
-        for own in ("ab" * (workers.rank + 1), "" if workers.rank else "x" * 9, "",
-                    "\\x00" * workers.rank)
-    ]
+    strategy = distribution.strategy(workers, Run(None, epochs=2))
 else:
     tf.config.set_logical_device_configuration(
         tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
@@ -121,19 +111,15 @@ for plain in (True, False):
     with strategy.scope():
         model = fused.fuse(make_network(plain=plain))
         model.compile(RECIPE.optimizer(), "categorical_crossentropy", metrics=["accuracy"])
-    if workers.rank:  # What the chief has is what counts.
-        model.set_weights([weights + 1 for weights in model.get_weights()])
     run, seen = Run(None, epochs=2), []
-    distribution.begin(model, run, workers, patches=COUNT, recipe=RECIPE)
+    distribution.begin(model, run, workers, RECIPE, patches=COUNT)
     def counted():
-        for images, targets in batches(folder, worker=workers.rank, workers=workers.count):
+        for images, targets in batches(folder, **shares):
             seen.append([round(float(pixel) * 255) for pixel in images.numpy()[:, 0, 0, 0]])
             yield images, targets
-    reading = replace(READING, replicas=2 // workers.count)
-    scoring = pipeline.scoring_batches(files_of(folder), reading)
+    scoring = pipeline.scoring_batches(split_of(folder).files, replace(READING, **shares))
     validate = callbacks.Validate(run, RECIPE, scoring, np.array(LABELS),
-                                  predict=distribution.predict,
-                                  reestimation=None if plain else np.concatenate(list(scoring)))
+                                  None if plain else np.concatenate(list(scoring)))
     model.fit(counted() if workers.count > 1 else batches(folder), epochs=2, initial_epoch=0,
               steps_per_epoch=3, class_weight=RECIPE.class_weight(LABELS), shuffle=False, verbose=0,
               callbacks=[callbacks.StopOnCtrlC(run), validate])
@@ -190,21 +176,6 @@ def mirrored(folder: Path) -> dict[str, Any]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def train_alone(folder: Path) -> keras.Model:
-    """Two epochs of the plain network on one device."""
-    model = fused.fuse(make_network(plain=True))
-    model.compile(RECIPE.optimizer(), "categorical_crossentropy", metrics=["accuracy"])
-    model.fit(
-        batches(folder),
-        epochs=2,
-        steps_per_epoch=3,
-        shuffle=False,
-        class_weight=RECIPE.class_weight(LABELS),
-        verbose=0,
-    )
-    return model
-
-
 def test_two_devices_take_the_steps_of_one_and_stay_the_same(folder, mirrored):
     for kind in ("plain", "full"):
         assert mirrored[kind]["drift"] == 0
@@ -212,14 +183,9 @@ def test_two_devices_take_the_steps_of_one_and_stay_the_same(folder, mirrored):
         assert len(mirrored[kind]["rows"]) == 2
     alone = make_network()
     alone.set_weights([np.array(weights) for weights in mirrored["full"]["weights"]])
-    scoring = pipeline.scoring_batches(files_of(folder), READING)
+    scoring = pipeline.scoring_batches(split_of(folder).files, READING)
     found = mirrored["full"]["probabilities"]
     np.testing.assert_allclose(found, distribution.predict(alone, scoring), atol=1e-5)
-
-
-def test_bytes_of_any_length_are_exchanged(pair):
-    for found in pair:
-        assert found["exchanged"] == [["ab", "abab"], ["x" * 9, ""], ["", ""], ["", "\0"]]
 
 
 @pytest.mark.parametrize("kind", ["plain", "full"])
@@ -238,11 +204,15 @@ def test_every_patch_is_seen_once_an_epoch_and_workers_stay_equal(pair, kind):
 
 
 def test_the_steps_of_two_workers_are_those_of_one(folder, pair):
-    model = train_alone(folder)
+    model = fused.fuse(make_network(plain=True))
+    model.compile(RECIPE.optimizer(), "categorical_crossentropy", metrics=["accuracy"])
+    how = {"class_weight": RECIPE.class_weight(LABELS), "shuffle": False, "verbose": 0}
+    model.fit(batches(folder), epochs=2, steps_per_epoch=3, **how)
     for ours, its in zip(pair[0]["plain"]["weights"], model.get_weights(), strict=True):
         np.testing.assert_allclose(ours, its, rtol=1e-4, atol=1e-6)
-    scoring = pipeline.scoring_batches(files_of(folder), READING)
-    expected = distribution.predict(model, scoring)
+    expected = distribution.predict(
+        model, pipeline.scoring_batches(split_of(folder).files, READING)
+    )
     np.testing.assert_allclose(pair[0]["plain"]["probabilities"], expected, rtol=1e-4)
 
 
@@ -271,18 +241,6 @@ def unbroken(folders: list[Path]) -> Path:
     ends = outcomes(start_all(command("unbroken"), command("unbroken"), folders=folders))
     assert [(code, err) for code, _, err in ends] == [(0, ""), (0, "")]
     return folders[0] / "unbroken"
-
-
-def test_predictions_are_those_of_one_process_with_the_same_weights(folders, unbroken):
-    with (unbroken / "predictions.csv").open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    files = [folders[0] / "datasets/idc" / row["file"] for row in rows]
-    reading = pipeline.Reading(image_size=(48, 48), batch_size=BATCH_SIZE)
-    model = keras.models.load_model(unbroken / "cancernet.keras")
-    expected = distribution.predict(model, pipeline.scoring_batches(files, reading))
-    found = [float(row["probability"]) for row in rows]
-    np.testing.assert_allclose(found, expected, atol=1e-6)
-    assert len(rows) == 32
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C cannot be sent to one process there")

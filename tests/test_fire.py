@@ -31,6 +31,10 @@ def test_a_killed_build_leaves_a_whole_set() -> None:
     assert killed.stdout.split()[-3:] == ["all", KILLS, KILLS]
 
 
+def contents(folder: Path) -> dict[str, bytes]:
+    return {file: (folder / file).read_bytes() for file in files_below(folder)}
+
+
 # --- A full disk ---------------------------------------------------------------------------------
 
 
@@ -51,19 +55,14 @@ def test_a_full_disk_costs_nothing_that_was_there(
 ) -> None:
     data = ("--dataset", small_disk / "idc")
     assert run(BUILD, "--original", originals, *data, cwd=tmp_path).returncode == 0
-    before = {
-        file: (small_disk / "idc" / file).read_bytes() for file in files_below(small_disk / "idc")
-    }
+    before = contents(small_disk / "idc")
     for seed in ("1", "2"):
         (small_disk / "filler").write_bytes(bytes(400_000))
         full = run(BUILD, "--original", originals, *data, "--seed", seed, cwd=tmp_path)
         assert_refused(full, "No space left", "free space")
         assert len(full.stderr.splitlines()) == 1
     assert {path.name for path in small_disk.iterdir()} == {"idc", "filler"}
-    after = {
-        file: (small_disk / "idc" / file).read_bytes() for file in files_below(small_disk / "idc")
-    }
-    assert after == before
+    assert contents(small_disk / "idc") == before
 
     output = small_disk / "output"
     output.mkdir()
@@ -130,7 +129,7 @@ def closed(originals: Path) -> Iterator[Path]:
 
 
 def test_no_right_to_write_is_one_message_and_costs_nothing(closed: Path) -> None:
-    before = {file: (closed / file).read_bytes() for file in files_below(closed)}
+    before = contents(closed)
     script, data = str(PROJECT / BUILD), ("--original", closed / "original", "--dataset")
     for target in ("idc", "new", "deep/new"):
         refused = run_without_rights(script, *data, closed / target, cwd=closed)
@@ -143,7 +142,7 @@ def test_no_right_to_write_is_one_message_and_costs_nothing(closed: Path) -> Non
         assert_refused(refused, "Permission denied", closed.name, "permissions")
         note, _ = refused.stderr.splitlines()
         assert note.startswith(f"Note: {closed / 'idc'} cannot be locked (")
-    assert {file: (closed / file).read_bytes() for file in files_below(closed)} == before
+    assert contents(closed) == before
 
 
 def test_a_data_set_that_may_only_be_read_can_be_trained_on(closed: Path) -> None:

@@ -52,15 +52,6 @@ def test_outputs_gradients_and_moving_statistics_are_those_of_the_stock_layer(sh
         np.testing.assert_allclose(np.asarray(fast), np.asarray(stock), atol=1e-5 * size + 1e-6)
 
 
-def test_moving_variance_is_without_bessels_correction():
-    _, fast = pair((4, 1))
-    fast.set_weights([np.ones(1), *[np.zeros(1)] * 3])
-    fast(tf.constant([[0.0], [0.0], [4.0], [4.0]]), training=True)
-    # Variance 4 where divided by N, 16/3 by N - 1; a tenth of it is taken.
-    assert np.asarray(fast.moving_variance)[0] == pytest.approx(0.4)
-    assert np.asarray(fast.moving_mean)[0] == pytest.approx(0.2)
-
-
 def test_the_fused_model_has_the_networks_weights_and_probabilities():
     network = CancerNet.build(24, 16, 3, 2)
     network.set_weights([RNG.normal(0.5, 0.2, w.shape) for w in network.get_weights()])

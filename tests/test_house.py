@@ -20,8 +20,8 @@ LAYERS = {
 WITHOUT_TENSORFLOW = (
     *("cli", "files", "recipe", "settings"),
     *(f"data.{name}" for name in ("patch", "splitting", "originals", "dataset", "building")),
-    *(f"evaluation.{name}" for name in ("metrics", "scorecard", "baselines", "plots", "report")),
-    *(f"prediction.{name}" for name in ("inputs", "model", "slides", "maps")),
+    *(f"evaluation.{name}" for name in ("context", "baselines", "plots", "report")),
+    *(f"prediction.{name}" for name in ("inputs", "model", "scored", "maps", "page")),
     *("training.run", "training.workers"),
 )
 

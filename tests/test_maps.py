@@ -1,6 +1,6 @@
 """Positions to grids, what the maps of a slide show, and what their files are called."""
 
-import json
+from dataclasses import replace
 
 import matplotlib.colors
 import numpy as np
@@ -42,6 +42,11 @@ def test_of_patches_in_one_square_the_first_counts_and_off_the_grid_the_nearest_
     assert (grid.place(pictures, 255)[0] == pictures[[0, 1, 4]]).all()
 
 
+def test_a_slide_of_other_patches_has_their_step():
+    grid = Grid([-256, 0, 256], [0, 512, 512], (256, 512))
+    assert grid.place(np.arange(3), -1).tolist() == [[0, -1, -1], [-1, 1, 2]]
+
+
 def test_a_grid_that_would_fill_the_memory_is_refused():
     with pytest.raises(ValueError, match=r"20,000,001 x 20,000,001 squares"):
         Grid([1, 10**9], [1, 10**9])
@@ -52,13 +57,16 @@ def test_a_grid_that_would_fill_the_memory_is_refused():
 
 def slide(*, name="8863", sample=False, labels=((0, 1, 1), (0, -1, -1))):
     """Two rows of three squares: five patches, the last square glass."""
+    probability = np.array([[0.1, 0.9, 0.2], [0.7, 0.5, np.nan]], np.float32)
     return maps.SlideMap(
         name=name,
-        probability=np.array([[0.1, 0.9, 0.2], [0.7, 0.5, np.nan]], np.float32),
+        probability=probability,
+        malignant=probability >= 0.5,
         background=np.array([[False] * 3, [False, False, True]]),
         label=np.array(labels, np.int8),
         tissue=np.full((20, 30, 3), 200, np.uint8),
         threshold=0.5,
+        in_context=False,
         sample=sample,
     )
 
@@ -82,25 +90,33 @@ def legend(figure):
 
 
 def test_all_maps_are_drawn_and_the_outcomes_counted(tmp_path, drawn):
-    figures = maps.draw(tmp_path, "8863", slide()) or {}
-    names = [f"8863_{what}" for what in ("errors.png", "figures.json", "heatmap.png", "tissue.png")]
+    maps.draw(tmp_path, "8863", slide())
+    names = [f"8863_{what}.png" for what in ("errors", "heatmap", "tissue")]
     assert sorted(path.name for path in tmp_path.iterdir()) == names
     with Image.open(tmp_path / "8863_heatmap.png") as image:
         assert image.format == "PNG"
         assert min(image.size) > 350
-    assert json.loads((tmp_path / "8863_figures.json").read_text()) == figures
-    assert figures is not None
-    # Of known class are 0.1 and 0.7, benign, and 0.9 and 0.2, malignant; 0.5 is not known.
-    assert figures["confusion_matrix"] == {"tn": 1, "fp": 1, "fn": 1, "tp": 1}
-    assert (figures["patches"], figures["prevalence"], figures["roc_auc"]) == (4, 0.5, 0.75)
     assert legend(drawn["errors"]) == [
-        "background, skipped: 1",
+        "no tissue, skipped: 1",
         "malignant, predicted malignant: 1",
         "benign, predicted benign: 1",
         "malignant, predicted benign: 1",
         "benign, predicted malignant: 1",
         "class not known: 1",
     ]
+
+
+def test_metrics_are_those_of_the_patches_and_null_where_not_defined():
+    def metrics(labels):
+        probabilities = np.array([0.1, 0.9, 0.2, 0.7][: len(labels)], np.float32)
+        return maps.slide_metrics(np.array(labels), probabilities, threshold=0.5)
+
+    both = metrics([0, 1, 1, 0])
+    assert both["confusion_matrix"] == {"tn": 1, "fp": 1, "fn": 1, "tp": 1}
+    assert (both["patches"], both["prevalence"], both["roc_auc"]) == (4, 0.5, 0.75)
+    benign = metrics([0, 0, 0])
+    assert (benign["sensitivity"], benign["roc_auc"]) == (None, None)
+    assert benign["specificity"] == 2 / 3
 
 
 def test_each_square_has_the_colour_of_its_outcome(tmp_path, drawn):
@@ -126,7 +142,7 @@ def test_the_heatmap_has_colour_bar_scale_title_and_legend(tmp_path, drawn):
     (threshold,) = (line for line in bar.lines if line.get_color() == "red")
     assert list(threshold.get_ydata()) == [0.5, 0.5]
     assert "patches 5, predicted malignant 3" in axes.get_title()
-    assert legend(drawn["heatmap"]) == ["background, skipped: 1"]
+    assert legend(drawn["heatmap"]) == ["no tissue, skipped: 1"]
     colours = next(image for image in axes.images if image.get_cmap().name == "viridis")
     np.testing.assert_array_equal(colours.get_array().filled(np.nan), slide().probability)
     # A patch is 200 micrometres wide, so the slide is 600: a scale of 100 fits in a quarter.
@@ -136,18 +152,15 @@ def test_the_heatmap_has_colour_bar_scale_title_and_legend(tmp_path, drawn):
 
 
 def test_squares_without_a_patch_are_not_taken_for_glass(tmp_path, drawn):
-    gaps = slide()
-    maps.draw(tmp_path, "x", maps.SlideMap(**{**vars(gaps), "background": gaps.background & False}))
+    maps.draw(tmp_path, "x", replace(slide(), background=np.zeros((2, 3), bool)))
     assert legend(drawn["heatmap"]) == ["no patch: 1"]
 
 
-def test_of_one_class_or_none_what_is_not_defined_is_left_out(tmp_path):
-    figures = maps.slide_metrics(slide(labels=((0, 0, 0), (0, 0, -1))))
-    assert figures["sensitivity"] is None
-    assert figures["roc_auc"] is None
-    assert figures["specificity"] == 2 / 5
-    assert maps.draw(tmp_path, "x", slide(labels=((-1, -1, -1), (-1, -1, -1)))) is None
+def test_without_classes_there_are_no_errors_and_without_a_scale_no_bar(tmp_path, drawn):
+    known = slide(labels=((-1, -1, -1), (-1, -1, -1)))
+    maps.draw(tmp_path, "x", replace(known, to_scale=False))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["x_heatmap.png", "x_tissue.png"]
+    assert not [each for each in drawn["heatmap"].axes[0].artists if hasattr(each, "txt_label")]
 
 
 @pytest.mark.parametrize("sample", [True, False])
@@ -175,6 +188,9 @@ def test_file_names_by_hand():
     names = ["8863", "a/b", "a b", "A_B", "../../etc", ".", "", "-x", "Müller 病", "\udcff"]
     expected = ["8863", "a_b", "a_b-2", "A_B-3", "_.._etc", "unnamed", "unnamed-2", "x"]
     assert [safe_name(name, taken) for name in names] == [*expected, "Müller_病", "_"]
+    long = [safe_name("病" * 80 + end, taken) for end in "ab"]  # File systems count bytes.
+    assert long[0] != long[1]
+    assert all(len(name.encode()) < 100 for name in long)
 
 
 @given(st.lists(st.text(max_size=200)))

@@ -5,6 +5,7 @@ import json
 import zipfile
 from pathlib import Path
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -120,6 +121,13 @@ def set_layer(kind, **settings):
     return change
 
 
+def set_last(activation):
+    def change(layers):
+        layers[-1]["config"]["activation"] = activation
+
+    return change
+
+
 # What a file is rewritten with, changed in its description or in its members, and what is said.
 BAD_FILES = {
     "another activation": (set_layer("Activation", activation="tanh"), {}, "'tanh'.*'relu'"),
@@ -129,15 +137,13 @@ BAD_FILES = {
     "grey": (changed_size(8, 16, 1), {}, "it takes images of .* 1"),
     "any size": (changed_size(None, None), {}, "it takes images of"),
     "huge": (changed_size(10**9, 10**9), {}, "it takes images of"),
-    "no shape": (lambda layers: layers[0].pop("config"), {}, "describes no CancerNet"),
-    "no layers": (lambda layers: layers.clear(), {}, "describes no CancerNet"),
-    "words": (lambda layers: layers.insert(3, "words"), {}, "describes no CancerNet"),
+    "no softmax": (set_last("linear"), {}, "'linear'.*'softmax'"),
+    "sigmoids": (set_last("sigmoid"), {}, "'sigmoid'.*'softmax'"),
+    "no shape": (lambda layers: layers[0].pop("config"), {}, "is no CancerNet"),
+    "words": (lambda layers: layers.insert(3, "words"), {}, "is no CancerNet"),
     "weights": (None, {"model.weights.h5": b"no HDF5"}, "damaged"),
-    "climbing": (None, {"assets/../../climbs": b"x"}, "it holds"),
     "broken": (None, {"config.json": b"{"}, "damaged"),
     "deep": (None, {"config.json": b"[" * 100_000}, "damaged"),
-    "long": (None, {"config.json": bytes(2**20 + 1)}, "it holds .*1048577"),
-    "large": (None, {"model.weights.h5": bytes(200 * 2**20 + 1)}, "it holds .*209715201"),
 }
 
 
@@ -153,11 +159,60 @@ def test_what_is_no_archive_is_one_message(saved, tmp_path):
         "text.keras": b"no zip",
         "cut.keras": saved.read_bytes()[:-100],
         "empty.keras": b"PK\5\6" + bytes(18),
-        "model.h5": saved.read_bytes(),
+        "cut.h5": b"\x89HDF\r\n\x1a\n and nothing else",
+        "text.model": b"no HDF5",
     }.items():
         (tmp_path / name).write_bytes(data)
         with pytest.raises(InputError, match=f"{name} is no model of train_model.py"):
             model.read(tmp_path / name)
+
+
+def as_keras_2(path, network, *, form):
+    """Saves a network in HDF5 as Keras 2 did, in the words of its early or its late versions."""
+    network.save(path)
+    with h5py.File(path, "r+") as file:
+        layers = json.loads(file.attrs["model_config"])["config"]["layers"]
+        first = layers[0]["config"]
+        first["batch_input_shape"] = first.pop("batch_shape")
+        if form == "early":
+            layers[1]["config"]["batch_input_shape"] = first["batch_input_shape"]
+            del layers[0]
+        config = layers if form == "early" else {"name": "sequential", "layers": layers}
+        file.attrs["model_config"] = json.dumps({"class_name": "Sequential", "config": config})
+
+
+@pytest.mark.filterwarnings("ignore:You are saving")
+@pytest.mark.parametrize("form", ["early", "late", "weights", "new.weights"])
+def test_hdf5_of_the_same_network_is_loaded_whatever_its_ending(tmp_path, form):
+    keras.utils.set_random_seed(5)
+    network = CancerNet.build(48, 48, 3, 2)
+    path = tmp_path / f"{form}.h5"
+    if form in ("early", "late"):
+        as_keras_2(path, network, form=form)
+    elif form == "weights":
+        network.save(path)
+        with h5py.File(path, "r+") as file:
+            del file.attrs["model_config"]
+    else:
+        network.save_weights(path)
+    path = path.rename(tmp_path / "tutorial.MODEL")
+    images = IMAGES.repeat(6, 1).repeat(3, 2)
+    found = model.load(model.read(path)).predict(images, verbose=0)
+    np.testing.assert_array_equal(found, network.predict(images, verbose=0))
+
+
+@pytest.mark.filterwarnings("ignore:You are saving")
+def test_hdf5_of_another_network_is_refused(tmp_path):
+    network = CancerNet.build(48, 48, 3, 2)
+    network.pop()
+    network.add(keras.layers.Activation("sigmoid"))
+    network.save(tmp_path / "other.h5")
+    with pytest.raises(InputError, match=r"'sigmoid'.*'softmax'.*save_weights"):
+        model.load(model.read(tmp_path / "other.h5"))
+    with h5py.File(tmp_path / "other.h5", "r+") as file:
+        del file.attrs["model_config"], file["model_weights"]
+    with pytest.raises(InputError, match=r"other\.h5 is no model"):
+        model.load(model.read(tmp_path / "other.h5"))
 
 
 def test_what_a_description_says_beside_its_layers_is_never_made(saved, tmp_path):
@@ -178,6 +233,8 @@ def test_the_model_is_chosen_in_the_stated_order(tmp_path):
     assert model.find(bundled, (trained,)) == bundled
     with pytest.raises(InputError, match="There is no model"):
         model.find(tmp_path / "none.keras", (trained, bundled))
+    with pytest.raises(InputError, match=r"SavedModel.*save_weights"):
+        model.find(tmp_path, ())
 
 
 # --- Metadata -------------------------------------------------------------------------------------

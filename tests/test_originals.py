@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,7 @@ from conftest import WritePatch
 from cancernet.cli import InputError
 from cancernet.data import originals as module
 from cancernet.data.originals import Exclusion, Patch
+from cancernet.data.patch import LAYOUT
 
 LIMITS = {"min_side": 25, "max_pixels": 100_000_000}
 FIRST = "20001/0/20001_idx5_x1_y51_class0.png"
@@ -18,7 +18,7 @@ FIRST = "20001/0/20001_idx5_x1_y51_class0.png"
 
 def examine(folder: Path) -> tuple[list[Patch], dict[str, str]]:
     """The files used, and the reason of each other one; together they are all that is there."""
-    patches, exclusions = module.examine(folder, **LIMITS)
+    patches, exclusions = module.examine(folder, LAYOUT, **LIMITS)
     used = [patch.source for patch in patches]
     assert used == sorted(used)
     reasons = {exclusion.source: exclusion.reason for exclusion in exclusions}
@@ -70,68 +70,55 @@ def test_same_content_is_kept_once_or_with_different_labels_not_at_all(originals
     assert len({patch.sha256 for patch in patches}) == len(patches) == 71
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="links need a right on Windows")
-def test_links_are_followed_inside_the_directory_alone(
-    originals: Path, tmp_path: Path, write_patch: WritePatch
+WAYS = ["--download", "--sample", "--original DIR"]
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        (None, ["no directory", *WAYS]),
+        ([], ["Found 0 files", "original/anna/0/tile.png", *WAYS]),
+        (["a.txt", "b.txt"], ["Found 2 files", "'a.txt', ...", *WAYS]),
+        (["archive.zip"], ["Unpack archive.zip first"]),
+        ([".DS_Store", "a/8863.tar.GZ"], ["Unpack a/8863.tar.GZ first"]),
+        (["anna/0/a.png", "bert/0/b.png"], ["2 benign and 0 malignant"]),
+        (["a/1/1.png", "a/benign/2.png"], ["0 benign and 1 malignant", "1 ('a/benign/2.png')"]),
+        (["0/a.png", "1/b.png"], ["no patient: 2", "--layout class/patient_file"]),
+        (["0/anna/a.png"], ["--layout class/patient/file if it is 'anna'."]),
+        (
+            ["anna/0/s1/a.png"],
+            ["patient/class/folder/file if it is 'anna', --layout folder/class/patient/file"],
+        ),
+    ],
+    ids=str,
+)
+def test_without_both_classes_it_says_what_is_there_and_the_ways_on(
+    tmp_path: Path, write_patch: WritePatch, files: list[str] | None, words: list[str]
 ) -> None:
-    outside = write_patch(tmp_path / "outside" / "0" / "a.png")
-    inside = write_patch(tmp_path / "original" / "stock" / "0" / "b.png")
-    folder = originals / "20001" / "0"
-    for name, target in {
-        "out.png": outside,
-        "nowhere.png": tmp_path / "nothing",
-        "loop.png": folder / "loop.png",
-        "zz_inside.png": inside,
-    }.items():
-        (folder / name).symlink_to(target)
-    (originals / "linked").symlink_to(outside.parent)
-    os.mkfifo(folder / "pipe.png")
-    patches, excluded = examine(originals)
-    assert excluded == {
-        "20001/0/out.png": "link out of the directory",
-        "20001/0/nowhere.png": "dangling link",
-        "20001/0/loop.png": "unreadable file",
-        "20001/0/pipe.png": "not a regular file",
-        "linked": "linked folder",
-        "stock/0/b.png": "same content",
-    }
-    assert "20001/0/zz_inside.png" in {patch.source for patch in patches}
+    original = tmp_path / "original"
+    if files is not None:
+        original.mkdir()
+    for name in files or ():
+        path = write_patch(original / name) if name.endswith("png") else original / name
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    with pytest.raises(InputError) as refused:
+        module.examine(original, LAYOUT, **LIMITS)
+    for word in words:
+        assert word in str(refused.value).replace(os.sep, "/")
 
 
-@pytest.mark.skipif(sys.platform == "win32" or os.geteuid() == 0, reason="root may read all")
-def test_closed_files_and_folders_are_excluded(originals: Path) -> None:
-    (originals / FIRST).chmod(0)
-    (originals / "20002").chmod(0)
-    try:
-        _, exclusions = module.examine(originals, **LIMITS)
-    finally:
-        (originals / "20002").chmod(0o755)
-    reasons = {exclusion.source: exclusion.reason for exclusion in exclusions}
-    assert reasons == {FIRST: "unreadable file", "20002": "unreadable folder"}
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="such names exist on Linux alone")
-def test_a_name_that_is_no_text_is_excluded(originals: Path) -> None:
-    (originals / FIRST).rename(originals / "20001" / "0" / "caf\udce9.png")
-    assert examine(originals)[1] == {"20001/0/caf\udce9.png": "name is not valid UTF-8"}
-
-
-@pytest.mark.parametrize("content", [[], ["a.txt", "b.txt"]])
-def test_nothing_to_use_is_refused_with_the_way_out(tmp_path: Path, content: list[str]) -> None:
-    for name in content:
-        (tmp_path / name).write_text("no image")
-    with pytest.raises(InputError, match=rf"Found {len(content)} files .*--download.*--sample"):
-        module.examine(tmp_path, **LIMITS)
-    (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="is a file"):
-        module.examine(tmp_path / "file", **LIMITS)
+def test_a_file_in_the_place_of_the_directory_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "archive.zip").touch()
+    with pytest.raises(InputError, match=r"is a file.*Unpack"):
+        module.examine(tmp_path / "archive.zip", LAYOUT, **LIMITS)
 
 
 def test_real_patches_are_used_but_for_slivers(real_patches: Path, tmp_path: Path) -> None:
     patients = ["9123", "9124", "10279"]
     for patient in patients:
         shutil.copytree(real_patches / patient, tmp_path / patient)
-    patches, exclusions = module.examine(tmp_path, **LIMITS)
+    patches, exclusions = module.examine(tmp_path, LAYOUT, **LIMITS)
     assert {patch.patient for patch in patches} == set(patients)
     sliver = "10279/0/10279_idx5_x2501_y2501_class0.png"
     assert Exclusion(sliver, "side under 25 pixels", "50 x 8") in exclusions

@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+from copy import deepcopy
 from dataclasses import replace
 from html import unescape
 from pathlib import Path
@@ -18,6 +19,7 @@ from jinja2 import UndefinedError
 from cancernet.cli import SAMPLE_NOTICE
 from cancernet.data.originals import Exclusion
 from cancernet.evaluation import page
+from cancernet.evaluation.context import Scores
 from cancernet.evaluation.page import rounded
 
 # Enough patients for intervals.
@@ -53,56 +55,101 @@ def shown(text):
 def test_metrics_stand_there_with_their_intervals(write):
     testing = metrics_of()["testing"]
     words = shown(write())
-    half, (low, high) = testing["at_0.5"], testing["ci95"]["at_0.5"]["sensitivity"]
-    sensitivity = f"{rounded(half['sensitivity'])} {rounded(low)} to {rounded(high)}"
-    assert f"Sensitivity at 0.5 {sensitivity}" in words
+
+    def cell(metrics, *names):
+        value = metrics
+        for name in names:
+            value = value[name]
+        return f"{rounded(value)} {page.interval(metrics['ci95'], *names)}"
+
+    half = testing["at_0.5"]
+    swapped = f"sensitivity {rounded(half['specificity'], 4)}, "  # As the published scripts would.
+    expected = [f"Sensitivity at 0.5 {cell(testing, 'at_0.5', 'sensitivity')}", swapped]
     for name in ("at_0.5", "at_validation_threshold"):
         counts = testing[name]["confusion_matrix"]
-        assert f"truly benign {counts['tn']} true negatives {counts['fp']} false" in words
-        assert f"truly malignant {counts['fn']} false negatives {counts['tp']} true" in words
-    # What the published scripts would print stands once, as a footnote.
-    swapped = f"sensitivity {rounded(half['specificity'], 4)}, "
-    swapped += f"specificity {rounded(half['sensitivity'], 4)}"
+        expected.append(f"truly benign {counts['tn']} true negatives {counts['fp']} false")
+        expected.append(f"truly malignant {counts['fn']} false negatives {counts['tp']} true")
+    # In context beside the same patches alone; all but the seven without a place.
+    expected.append("The same 240 testing patches of 10 patients: those with neighbours")
+    both = (testing["alone"], testing["in_context"])
+    for label, *names in (
+        ("ROC AUC", "roc_auc"),
+        ("Balanced accuracy", "at_validation_threshold", "balanced_accuracy"),
+    ):
+        expected.append(" ".join([label, *(cell(one, *names) for one in both)]))
+    for row in testing["foci"]:
+        size, groups, patches, *found = row.values()
+        shares = [rounded(share) if patches else "-" for share in found]
+        expected.append(f"{size} {groups} {patches} {' '.join(shares)}")
+    expected += ["Context smooths away small foci", "wrong at 0.5, by the patch alone,"]
+    assert [text for text in expected if text not in words] == []
     assert half["specificity"] != half["sensitivity"]
     assert words.count(swapped) == 1
 
 
+def lead(difference, interval=None):
+    difference = difference and {"roc_auc": difference[0], "ci95": interval}
+    return {"roc_auc": 0.6, "ci95": None, "network_lead": difference}
+
+
 @pytest.mark.parametrize(
-    ("difference", "verdict"),
+    ("where", "value", "there", "gone"),
     [
-        ({"roc_auc": 0.2, "ci95": None}, "ranks better than the colours alone."),
-        ({"roc_auc": 0.2, "ci95": [-0.1, 0.3]}, "difference holds 0: it may be no better."),
-        ({"roc_auc": 0.0, "ci95": None}, "does not rank better than the colours alone."),
-        (None, "of the colours 0.600 not defined"),
+        ("baselines colour", lead([0.2]), ["ranks better than the colours alone."], []),
+        ("baselines colour", lead([0.2], [-0.1, 0.3]), ["holds 0: it may be no better."], []),
+        ("baselines colour", lead([0.0]), ["does not rank better than the colours alone."], []),
+        ("baselines colour", lead(None), ["of the colours 0.600 not defined"], ["No baseline in"]),
+        (
+            "split overlap",
+            {"patients": 2, "files": 0, "contents": 0},
+            ["Patients are shared between the splits (2 of them)", "The splits share patients"],
+            ["The splits are disjoint.", "never seen"],
+        ),
+        (
+            "config CLASS_WEIGHTS",
+            False,
+            ["no class weights"],
+            ["with class weights", "weighs the rarer class more", "Class weights in training"],
+        ),
+        (
+            "testing in_context",
+            None,
+            ["There is none here : see the notes"],
+            [
+                "Context smooths away small foci",
+                "of the patch alone in context",
+                "the context's own",
+            ],
+        ),
+        ("sample", True, [SAMPLE_NOTICE], []),
+        ("notes", ["why it is so"], ["Notes of this run why it is so."], []),
     ],
 )
-def test_the_difference_from_the_colours_is_put_in_words(write, difference, verdict):
-    metrics = metrics_of()
-    metrics["baselines"]["colour"] = {"roc_auc": 0.6, "ci95": None, "network_lead": difference}
-    assert verdict in shown(write(metrics=metrics))
-
-
-@pytest.mark.parametrize("weighted", [True, False])
-def test_the_recipe_is_told_as_it_was(write, weighted):
-    metrics = metrics_of()
-    metrics["config"] = metrics["config"] | {"CLASS_WEIGHTS": weighted}
-    text = shown(write(metrics=metrics))
-    for words in ("with class weights", "weighs the rarer class more", "Class weights in training"):
-        assert (words in text) is weighted
+def test_the_page_tells_the_run_as_it_was(write, where, value, there, gone):
+    metrics = deepcopy(metrics_of())
+    before = shown(write(metrics=metrics))
+    assert "Not a medical device" in before
+    assert "SYNTHETIC" not in before
+    *path, last = where.split()
+    part = metrics
+    for name in path:
+        part = part[name]
+    part[last] = value
+    after = shown(write(metrics=metrics))
+    assert [(words in before, words in after) for words in there] == [(False, True)] * len(there)
+    assert [(words in before, words in after) for words in gone] == [(True, False)] * len(gone)
 
 
 def test_what_is_not_defined_is_said_and_breaks_nothing(write):
     rows = [replace(row, label=1) for row in made_up.make_rows({"1": 5})]  # One class, one patient.
     data, scores = made_up.make_data(rows), np.full(5, 0.2, np.float32)
-    words = shown(write(data, scores, metrics_of(data, scores, notes=["why it is so"])))
+    words = shown(write(data, scores, metrics_of(data, scores)))
     for expected in (
         "ROC AUC not defined",
         "PPV share of those predicted malignant that are not defined",
         "Slope 1 is perfect; below 1: too extreme not defined not defined",
         "No 95 % intervals",
         "No intervals in this run",
-        "No baseline in this run.",
-        "why it is so.",
     ):
         assert expected in words
     assert "Baselines Classifier" not in words
@@ -120,33 +167,9 @@ def test_what_is_not_there_is_an_error_unless_it_is_none(write):
         write(metrics=metrics)
 
 
-def test_without_testing_patches_the_validation_split_is_shown(write):
-    text = write(made_up.make_data(made_up.make_rows(SIZES, split="validation")))
-    assert "The testing split is empty" in shown(text)
-    assert len(embedded(text)["labels"]) == len(ROWS)
-
-
 def test_metrics_are_rounded_as_the_script_rounds():  # (0.0625).toFixed(3) is "0.063" as well.
     values = {0.0625: "0.063", -0.0625: "-0.063", 0.9995: "1.000", 1: "1.000", None: "not defined"}
     assert {value: rounded(value) for value in values} == values
-
-
-@pytest.mark.parametrize("sample", [True, False])
-def test_the_sample_is_named_on_its_page_alone(write, sample):
-    words = shown(write(made_up.make_data(ROWS, sample=sample)))
-    assert (SAMPLE_NOTICE in words) is ("SYNTHETIC" in words) is sample
-    assert "Not a medical device" in words
-
-
-def test_a_split_that_shares_patients_is_named_so(write):
-    assert "The splits are disjoint." in shown(write())
-    metrics = metrics_of()
-    metrics["split"]["method"] = "image"
-    metrics["split"]["overlap"] = {"patients": 2, "files": 0, "contents": 0}
-    words = shown(write(metrics=metrics))
-    assert "Patients are shared between the splits (2 of them)" in words
-    assert "disjoint." not in words
-    assert "never seen" not in words
 
 
 def test_files_left_out_are_counted_and_the_network_file_is_named(write, tmp_path):
@@ -154,7 +177,11 @@ def test_files_left_out_are_counted_and_the_network_file_is_named(write, tmp_pat
     metadata = {"sha256": "0a1b", "height": 48, "width": 32, "channels": 3, "recipe": "tuned"}
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "cancernet.json").write_text(json.dumps(metadata))
-    words = shown(write(made_up.make_data(ROWS, exclusions=left_out)))
+    rows = made_up.make_rows(SIZES, split="validation")  # Without testing this one is shown.
+    text = write(made_up.make_data(rows, exclusions=left_out))
+    assert sum(len(slide["labels"]) for slide in embedded(text)["slides"]) == len(rows)
+    words = shown(text)
+    assert "The testing split is empty" in words
     assert f"Files found {1200 + len(ROWS):,} Left out 1,200 too small: 1,200 Used" in words
     assert "SHA-256 0a1b Input 48 x 32 pixels (height x width), 3 channels Recipe tuned" in words
 
@@ -171,7 +198,7 @@ def test_names_that_look_like_tags_show_as_text_and_the_page_loads_nothing(write
     assert not re.search("<script>alert|<!--|<b>", text)
     assert text.count("<script") == text.count("</script>") == 2
     assert shown(text).count(made_up.HOSTILE) >= 3
-    names = {patient["name"]: patient["names"] for patient in embedded(text)["patients"]}
+    names = {slide["name"]: slide["names"] for slide in embedded(text)["slides"]}
     hostile = [row.file for row in rows if row.patient == made_up.HOSTILE]
     assert names[made_up.HOSTILE] == [file.rsplit("/", 1)[1] for file in hostile]
     tags = "".join(re.findall(r"<(?!a\b)[^>]+>", text.split("<script")[0]))
@@ -183,42 +210,51 @@ def test_names_that_look_like_tags_show_as_text_and_the_page_loads_nothing(write
     assert not re.search(r"url\(|@import", style)
 
 
-def decode(text):
-    return np.frombuffer(base64.b64decode(text), dtype="<f4")
+def decode(text, kind="<f4"):
+    return np.frombuffer(base64.b64decode(text), dtype=kind)
 
 
-def files(data):
+def files(slide):
     """Each patch's file, put together as the page's script does."""
-    labels = iter(data["labels"])
-    for patient in data["patients"]:
-        places = zip(patient["x"], patient["y"], labels, strict=False)
-        derived = [f"{patient['name']}_idx5_x{x}_y{y}_class{label}.png" for x, y, label in places]
-        yield from patient["names"] or derived
+    places = zip(slide["x"], slide["y"], slide["labels"], strict=True)
+    derived = [f"{slide['name']}_idx5_x{x}_y{y}_class{label}.png" for x, y, label in places]
+    return slide["names"] or derived
 
 
 @given(st.permutations(range(len(ROWS))))
 def test_the_script_gets_every_patch_with_its_own_numbers(order):
     split = made_up.make_data([ROWS[index] for index in order]).testing
-    probabilities = PROBABILITIES[list(order)]
-    data = page.embedded(split, probabilities, probabilities / 2)
-    found = list(zip(files(data), decode(data["probabilities"]), strict=True))
-    assert sorted(found) == sorted(
-        zip((Path(row.file).name for row in ROWS), PROBABILITIES, strict=True)
-    )
-    assert np.array_equal(decode(data["calibrated"]), decode(data["probabilities"]) / 2)
-    names = {patient["name"]: patient["names"] for patient in data["patients"]}
-    assert [name for name in names if names[name] is not None] == ["anna"]
+    kinds = Scores.of(DATA.testing, PROBABILITIES, made_up.DECISION)
+    data = page.embedded(split, Scores(*(kind[list(order)] for kind in vars(kinds).values())))
+    names = [Path(row.file).name for row in ROWS]
+    for kind, values in vars(kinds).items():
+        found: dict[str, float] = {}
+        for slide in data["slides"]:
+            found |= zip(files(slide), decode(slide[kind]), strict=True)
+        assert np.array_equal([found[name] for name in names], values, equal_nan=True)
+    assert [each["name"] for each in data["slides"] if each["names"] is not None] == ["anna"]
+    assert data["context_threshold"] is None
 
 
-def test_neighbours_lie_as_far_apart_as_most_do():
-    rows = [replace(ROWS[0], x=512 * number + 7, y=1) for number in (0, 1, 2, 3, 9)]
-    data = page.embedded(made_up.make_data(rows).testing, PROBABILITIES[:5], PROBABILITIES[:5])
-    assert data["patients"][0]["pitch"] == 512
+@pytest.mark.parametrize(
+    ("places", "expected"),
+    [
+        ([(512 * column + 7, 1) for column in (0, 1, 2, 3, 9)], [(n, 0) for n in (0, 1, 2, 3, 9)]),
+        ([(101, 51), (51, 151)], [(1, 0), (0, 2)]),
+        ([(1, 1), (51, 51), (None, None)], [(0, 0), (1, 1), (0, 3)]),
+        ([(None, None)] * 5, [(0, 0), (1, 0), (2, 0), (0, 1), (1, 1)]),
+        ([(5, 9)], [(0, 0)]),
+        ([(0, 0), (50, 0), (10**12, 0)], [(0, 0), (0, 0), (1000, 0)]),  # No such slide.
+    ],
+)
+def test_patches_stand_in_the_grid_as_far_apart_as_most_are(places, expected):
+    rows = [replace(ROWS[0], x=x, y=y) for x, y in places]
+    assert page.cells(rows).tolist() == [list(place) for place in expected]
 
 
 def test_the_page_of_a_whole_data_set_stays_below_5_mb(tmp_path, monkeypatch):
     noise = np.random.default_rng(1).integers(0, 256, (100, 100, 3), dtype=np.uint8)
-    thumbnail = page._as_uri(cv2.imencode(".png", noise)[1].tobytes())  # The largest there can be.
+    thumbnail = page.as_uri(cv2.imencode(".png", noise)[1].tobytes())  # The largest there can be.
     monkeypatch.setattr(page, "_thumbnail", lambda _: thumbnail)
     data = made_up.make_data(made_up.make_rows({str(10000 + number): 983 for number in range(56)}))
     assert len(data.testing) > 55_000
@@ -226,7 +262,8 @@ def test_the_page_of_a_whole_data_set_stays_below_5_mb(tmp_path, monkeypatch):
         (tmp_path / f"{name}.png").write_bytes(bytes(100_000))
     probabilities = made_up.make_probabilities(data.testing.rows)
     metrics = metrics_of(data, probabilities)
-    page.write_page(tmp_path, data, probabilities, probabilities, metrics, made_up.HISTORY)
+    scores = Scores(*[probabilities] * 3)
+    page.write_page(tmp_path, data, scores, metrics, made_up.HISTORY)
     assert 1_000_000 < (tmp_path / "report.html").stat().st_size < 5_000_000
 
 

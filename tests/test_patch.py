@@ -15,6 +15,7 @@ from PIL import Image
 from cancernet.data.patch import (
     PNG_SIGNATURE,
     ExcludedError,
+    Layout,
     PatchFacts,
     PatchName,
     check_image,
@@ -81,6 +82,26 @@ def test_a_path_gives_patient_label_and_place_or_a_reason(source, expected) -> N
 
 
 @pytest.mark.parametrize(
+    ("layout", "source", "expected"),
+    [
+        ("patient/slide/class/file", "x/anna/s1/0/a.png", ("anna", "0")),
+        ("patient/slide/class/file", "anna/0/a.png", ("anna", "0")),  # A folder may be missing,
+        ("patient/slide/class/file", "0/a.png", ("", "0")),  # but not all of them.
+        ("site/patient/class/file", "anna/0/a.png", ("anna", "0")),
+        ("patient/patient/class/file", "A/001/1/a.png", ("A_001", "1")),
+        ("class/patient/file", "0/anna/a.png", ("anna", "0")),
+        ("patient/class/folder/file", "anna/1/s1/a.png", ("anna", "1")),
+        ("class/patient_file", "0/anna_b_1.png", ("anna", "0")),
+        ("class/patient_file", "0/anna.png", ("", "0")),
+        ("site-patient/class/file", "A-7/0/two\nlines.png", ("7", "0")),
+        ("patient/file_class.png", "anna/a_b_1.png", ("anna", "1")),
+    ],
+)
+def test_a_layout_says_what_is_the_patient_and_the_class(layout, source, expected) -> None:
+    assert Layout(layout).read(source) == expected
+
+
+@pytest.mark.parametrize(
     ("path", "expected"),
     [
         ("8863/1/8863_idx5_x1001_y51_class1.png", PatchFacts("8863", 1, 1001, 51)),
@@ -99,28 +120,15 @@ def test_a_path_from_anywhere_tells_what_it_can(path: str, expected: PatchFacts)
 
 EXIF = Image.Exif()
 EXIF[0x0112] = 6  # Rotated by 90 degrees: of no account.
-GOOD = {
-    **{mode: saved(PICTURE.convert(mode), "PNG") for mode in ("L", "P", "RGBA", "LA", "1")},
-    "PNG": encode(".png"),
-    "JPEG": encode(".jpg"),
-    "progressive": saved(PICTURE, "JPEG", progressive=True),
-    "gray JPEG": saved(PICTURE.convert("L"), "JPEG", quality=30),
-    "rotated": saved(PICTURE, "JPEG", exif=EXIF),
-    "with bytes behind": saved(PICTURE, "JPEG") + b"\xff\x76 after the end",
-}
 
 
-@pytest.mark.parametrize("kind", GOOD)
-def test_every_eight_bit_png_and_jpeg_is_used(kind: str, monkeypatch) -> None:
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)  # Pillow's own limit does not interfere.
-    assert check_image(GOOD[kind], **LIMITS) == (50, 50)
-
-
-def bomb() -> bytes:
-    header = struct.pack(">4sIIBBBBB", b"IHDR", 50_000, 50_000, 8, 2, 0, 0, 0)
+def large(width: int, height: int, *, real: bool = True) -> bytes:
+    """A grey PNG of a few kilobytes; where it is not real, its picture data is left out."""
+    header = struct.pack(">4sIIBBBBB", b"IHDR", width, height, 8, 0, 0, 0, 0)
+    rows = zlib.compress(bytes((width + 1) * height) if real else b"")
     return PNG_SIGNATURE + b"".join(
         struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
-        for chunk in (header, b"IDAT" + zlib.compress(b""), b"IEND")
+        for chunk in (header, b"IDAT" + rows, b"IEND")
     )
 
 
@@ -136,39 +144,52 @@ def with_marker(marker: bytes) -> bytes:
     return data[:middle] + marker + data[middle:]
 
 
-@pytest.mark.parametrize(
-    ("data", "reason"),
-    [
-        (b"", "empty file"),
-        (b"class,patient\n", "not a PNG or JPEG image"),
-        (encode(".tif"), "not a PNG or JPEG image"),
-        (encode(".bmp"), "not a PNG or JPEG image"),
-        (encode(".png", PIXELS.astype(np.uint16) * 256), "not 8 bits a channel"),
-        (encode(".png", PIXELS[:, :24]), "side under 25 pixels"),
-        (encode(".jpg", PIXELS[:1]), "side under 25 pixels"),
-        (saved(PICTURE.convert("CMYK"), "JPEG"), "CMYK image"),
-        (
-            saved(PICTURE, "PNG", save_all=True, append_images=[PICTURE.rotate(90)]),
-            "animated image",
-        ),
-        (bomb(), "more than 100,000,000 pixels"),  # By its header, before it is decoded.
-        (flipped(encode(".png")), "damaged image"),
-        # OpenCV takes these and makes something up; TensorFlow stops in the midst of training.
-        (with_marker(b"\xff\x76"), "damaged image"),
-        (with_marker(b"\xff\x02"), "damaged image"),
-        (with_marker(b"\xff\xdc"), "damaged image"),
-    ],
-)
-def test_what_training_cannot_use_is_left_out_for_a_reason(data: bytes, reason: str) -> None:
+PNG, JPEG = encode(".png"), encode(".jpg")
+ANIMATED = saved(PICTURE, "PNG", save_all=True, append_images=[PICTURE.rotate(90)])
+GOOD = {
+    **{mode: saved(PICTURE.convert(mode), "PNG") for mode in ("L", "P", "RGBA", "LA", "1")},
+    "PNG": PNG,
+    "JPEG": JPEG,
+    "progressive": saved(PICTURE, "JPEG", progressive=True),
+    "gray JPEG": saved(PICTURE.convert("L"), "JPEG", quality=30),
+    "rotated": saved(PICTURE, "JPEG", exif=EXIF),
+    "with bytes behind": saved(PICTURE, "JPEG") + b"\xff\x76 after the end",
+}
+BAD = {
+    "nothing": (b"", "empty file"),
+    "text": (b"class,patient\n", "not a PNG or JPEG image"),
+    "TIFF": (encode(".tif"), "not a PNG or JPEG image"),
+    "BMP": (encode(".bmp"), "not a PNG or JPEG image"),
+    "16 bits": (encode(".png", PIXELS.astype(np.uint16) * 256), "not 8 bits a channel"),
+    "50 x 24": (encode(".png", PIXELS[:, :24]), "side under 25 pixels"),
+    "1 x 50": (encode(".jpg", PIXELS[:1]), "side under 25 pixels"),
+    "CMYK": (saved(PICTURE.convert("CMYK"), "JPEG"), "CMYK image"),
+    "animated": (ANIMATED, "animated image"),
+    # By its header, before it is decoded.
+    "bomb": (large(50_000, 50_000, real=False), "more than 100,000,000 pixels"),
+    "flipped": (flipped(PNG), "damaged image"),
+    # OpenCV takes these and makes something up; TensorFlow stops in the midst of training.
+    "marker 76": (with_marker(b"\xff\x76"), "damaged image"),
+    "marker 02": (with_marker(b"\xff\x02"), "damaged image"),
+    "marker dc": (with_marker(b"\xff\xdc"), "damaged image"),
+    **{
+        f"{name} cut at {share:.1%}": (data[: int(len(data) * share)], "truncated image")
+        for name, data in (("PNG", PNG), ("JPEG", JPEG))
+        for share in (0.1, 0.5, 0.9, 0.999)
+    },
+}
+
+
+@pytest.mark.parametrize("kind", GOOD)
+def test_every_eight_bit_png_and_jpeg_is_used(kind: str, monkeypatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)  # Pillow's own limit does not interfere.
+    assert check_image(GOOD[kind], **LIMITS) == (50, 50)
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_what_training_cannot_use_is_left_out_for_a_reason(kind: str) -> None:
+    data, reason = BAD[kind]
     assert reason_of(data) == reason
-
-
-@pytest.mark.parametrize("suffix", [".png", ".jpg"])
-@pytest.mark.parametrize("share", [0.01, 0.1, 0.5, 0.9, 0.999])
-def test_truncated_files_are_left_out(suffix: str, share: float) -> None:
-    data = encode(suffix)
-    cut = data[: int(len(data) * share)]
-    assert reason_of(cut) == ("truncated image" if len(cut) > 7 else "not a PNG or JPEG image")
 
 
 @given(st.binary(max_size=200), st.sampled_from([b"", PNG_SIGNATURE, b"\xff\xd8\xff"]))

@@ -8,6 +8,7 @@ from PIL import Image
 
 from cancernet.cli import SAMPLE_NOTICE
 from cancernet.evaluation.calibration import Decision
+from cancernet.evaluation.context import Scores
 from cancernet.evaluation.plots import plot_history, plot_scores
 
 
@@ -48,27 +49,30 @@ def assert_notice(figure, sample):
         assert 0 < box.x0 < box.x1 < figure.bbox.width
 
 
-@pytest.mark.parametrize(("epochs", "sample"), [(1, True), (2, False), (40, True)])
-def test_plot_is_a_png_with_whole_epochs(tmp_path, drawn, epochs, sample):
-    plot_history(history(*[0.9] * epochs), tmp_path / "plot.png", weighted=sample, sample=sample)
+@pytest.mark.parametrize(
+    ("areas", "best", "sample"),
+    [
+        ((0.9,), 1, True),
+        ((0.7, 0.9, 0.8), 2, False),
+        ((0.9, 0.7, 0.8), 1, False),
+        ((0.7, 0.9, 0.9), 2, False),
+        ((0.9,) * 40, 1, True),
+    ],
+)
+def test_history_has_whole_epochs_the_values_and_the_epoch_that_is_kept(
+    tmp_path, drawn, areas, best, sample
+):
+    rows = history(*areas)
+    plot_history(rows, tmp_path / "plot.png", weighted=sample, sample=sample)
     with Image.open(tmp_path / "plot.png") as image:
         assert (image.format, image.size) == ("PNG", (1320, 540))
     assert_notice(drawn[0], sample)
-    for axes in drawn[0].axes:
-        ticks = axes.get_xticks()
-        assert all(tick == round(tick) for tick in ticks)
-        assert any(1 <= tick <= epochs for tick in ticks)
     assert ("class-weighted" in drawn[0].axes[0].get_ylabel()) is sample
-
-
-@pytest.mark.parametrize(
-    ("areas", "best"), [((0.7, 0.9, 0.8), 2), ((0.9, 0.7, 0.8), 1), ((0.7, 0.9, 0.9), 2)]
-)
-def test_lines_are_the_values_and_the_epoch_that_is_kept_is_marked(tmp_path, drawn, areas, best):
-    rows = history(*areas)
-    plot_history(rows, tmp_path / "plot.png", weighted=True, sample=False)
     for axes, measure in zip(drawn[0].axes, ("loss", "accuracy"), strict=True):
         assert measure in axes.get_ylabel()
+        ticks = axes.get_xticks()
+        assert all(tick == round(tick) for tick in ticks)
+        assert any(1 <= tick <= len(areas) for tick in ticks)
         shown = lines(axes)
         assert list(shown) == ["training", "validation", "best epoch, kept"]
         for label, name in (("training", measure), ("validation", f"val_{measure}")):
@@ -81,18 +85,19 @@ def test_lines_are_the_values_and_the_epoch_that_is_kept_is_marked(tmp_path, dra
 LABELS = (0, 0, 0, 1, 1)
 PROBABILITIES = np.array([0.1, 0.2, 0.7, 0.4, 0.9], dtype=np.float32)
 PICTURES = ["confusion_matrix.png", "roc.png", "precision_recall.png", "calibration.png"]
+HALVES = PROBABILITIES / np.float32(2)
 
 
-def plot(folder, labels=LABELS, *, sample=False, calibrated=PROBABILITIES / 2):
+def plot(folder, labels=LABELS, *, sample=False, calibrated=HALVES):
     rows = [made_up.make_row(str(n % 2), n, label=label) for n, label in enumerate(labels)]
     data = made_up.make_data(rows, sample=sample)
-    scores = {"testing": PROBABILITIES}
-    metrics = made_up.make_metrics(data, scores, decision=Decision(0.25, None))
-    plot_scores(folder, data.testing, PROBABILITIES, calibrated, metrics)
+    decision = Decision(0.25, None)
+    metrics = made_up.make_metrics(data, {"testing": PROBABILITIES}, decision=decision)
+    plot_scores(folder, data.testing, Scores(PROBABILITIES, calibrated, PROBABILITIES), metrics)
 
 
 @pytest.mark.parametrize("sample", [True, False])
-def test_scores_are_four_pictures(tmp_path, drawn, sample):
+def test_scores_are_four_pictures_and_confusion_matrices_hold_the_counts(tmp_path, drawn, sample):
     plot(tmp_path, sample=sample)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(PICTURES)
     for figure in drawn:
@@ -101,10 +106,6 @@ def test_scores_are_four_pictures(tmp_path, drawn, sample):
         assert figure.axes[-1].get_xlabel()
     for figure in drawn[1:]:
         assert figure.axes[0].get_title() == "testing, 2 patients, 5 patches"
-
-
-def test_confusion_matrices_hold_the_counts(tmp_path, drawn):
-    plot(tmp_path)
     half, chosen = drawn[0].axes
     for axes, counts in ((half, "2111"), (chosen, "2102")):  # Row by row: benign, malignant.
         assert [text.get_text().split("\n")[0] for text in axes.texts] == list(counts)
@@ -144,10 +145,7 @@ def test_calibration_shows_raw_and_recalibrated_and_the_patches_of_each_bin(tmp_
         assert (len(values), values.sum()) == (15, len(LABELS))
     plot(tmp_path, calibrated=PROBABILITIES)
     assert "recalibrated" not in lines(drawn[7].axes[0])
-
-
-@pytest.mark.parametrize("label", [0, 1])
-def test_one_class_alone_has_pictures_without_curves(tmp_path, drawn, label):
-    plot(tmp_path, [label] * 5)
-    for figure in drawn[1:3]:
-        assert not any("network" in name for name in lines(figure.axes[0]))
+    for label in (0, 1):  # One class alone has pictures without curves.
+        plot(tmp_path, [label] * 5)
+        for figure in drawn[-3:-1]:
+            assert not any("network" in name for name in lines(figure.axes[0]))

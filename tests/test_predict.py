@@ -24,7 +24,8 @@ import predict
 from cancernet import cli, config
 from cancernet.data.patch import check_image, read_facts
 from cancernet.prediction import inputs, model
-from cancernet.prediction.predictor import HEADER, Predictor
+from cancernet.prediction.predictor import Predictor
+from cancernet.prediction.scored import HEADER
 
 
 class Result(NamedTuple):
@@ -120,14 +121,12 @@ def test_training_and_prediction_give_the_same_probabilities(tmp_path):
     threshold = json.loads((tmp_path / "output/cancernet.json").read_text())["threshold"]
     for one, other in zip(found, expected, strict=True):
         assert one["file"] == str(Path("datasets/idc") / other["file"])
-        for name in ("patient", "x", "y", "probability", "calibrated"):
+        for name in ("patient", "x", "y", "probability", "calibrated", "in_context"):
             assert one[name] == other[name]
         assert one["malignant"] == str(int(np.float32(one["probability"]) >= threshold))
-    assert {path.name for path in (tmp_path / "output/predictions").iterdir()} == {
-        f"{patient}_{what}"
-        for patient in {row["patient"] for row in expected}
-        for what in ("heatmap.png", "tissue.png", "errors.png", "figures.json")
-    }
+    endings = ("_heatmap.png", "_tissue.png", "_errors.png", "_figures.json", ".geojson")
+    names = {row["patient"] + end for row in expected for end in endings} | {"predictions.html"}
+    assert {path.name for path in (tmp_path / "output/predictions").iterdir()} == names
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C cannot be sent to one process there")
@@ -167,7 +166,7 @@ def test_too_little_memory_is_said_in_words(predicted, tmp_path, write_patch, mo
 def test_patches_of_any_size_and_format_are_one_row_each(predicted, tmp_path, write_patch):
     files = [
         write_patch(tmp_path / name, width=width, height=height)
-        for name, width, height in (("a.tif", 60, 80), ("b.jpg", 1, 1), ("c.png", 100, 7))
+        for name, width, height in (("a.tif", 7, 80), ("b.jpg", 1, 1), ("c.png", 100, 7))
     ]
     assert predicted(*files[1:]).code == 0
     assert not (tmp_path / "output").exists()  # Nothing to draw.
@@ -214,6 +213,30 @@ def test_paths_stay_as_given_and_each_file_counts_once(predicted, tmp_path, writ
     assert found == [*escaped, "deep/down/-dash.png"]
 
 
+def test_every_file_of_a_folder_is_scored_or_named(predicted, tmp_path):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    image = Image.fromarray(np.random.default_rng(1).integers(0, 200, (50, 50, 3), dtype=np.uint8))
+    for name, kind in {
+        **{"a.png": "png", "b.bmp": "bmp", "c.webp": "webp", "d.jfif": "jpeg"},
+        **{"e.tif": "tiff", "f.PNG": "png", "g": "png", "other.gif": "gif"},
+    }.items():
+        image.save(folder / name, kind)
+    for index in range(9):
+        (folder / f"{index}.dcm").write_bytes(bytes(200))
+    for name in (".DS_Store", "Thumbs.db", "x.csv", "y.TXT", "z.json", "README.md", "w.xml"):
+        (folder / name).write_text("litter")
+    code, rows, errors = predicted(folder)
+    assert code == 1
+    assert {Path(row["file"]).name[0] for row in rows} == set("abcdefg")
+    for name in ("0.dcm", "8.dcm", "other.gif"):
+        assert f"Left out: {folder / name}: no image or slide of a known kind" in errors
+    assert "in all: 10 files (no image or slide of a known kind: 10)" in errors
+    assert errors.count("Left out") == 11
+    # A pattern as a shell that expands nothing passes it.
+    assert len(predicted(str(tmp_path / "**" / "[abx].*")).rows) == 2
+
+
 def test_bad_files_among_good_ones_are_named_and_the_rest_done(
     predicted, tmp_path, write_patch, monkeypatch
 ):
@@ -254,8 +277,9 @@ def test_what_cannot_be_used_at_all_is_refused(predicted, tmp_path):
     refused = {
         "good.png missing.png": ["There is no missing.png"],
         "link.png": ["There is no link.png"],
-        "empty": ["empty holds no image", ".png"],
-        "notes.txt": ["notes.txt", "not a PNG or JPEG"],
+        "empty": ["In empty there is no image"],
+        "none*.png": ["There is no none*.png"],
+        "notes.txt": ["notes.txt", "no image or slide of a known kind", "WebP"],
         "bad": ["0.png: empty file", "and 4 more"],
         "strip.png": ["side under 25 pixels"],
         "bomb.png": ["more than 100,000,000 pixels"],
@@ -299,6 +323,82 @@ def test_threshold_and_recalibration_are_the_models_own(predicted, network, orig
         assert float(row["calibrated"]) == pytest.approx(expected, rel=1e-5)
 
 
+CONTEXT = {"width": 1.5, "reach": 3, "slope": 2.0, "intercept": 0.5, "threshold": 0.3}
+CONTEXT |= {"patches": 400, "patients": 2}
+
+
+def test_a_patch_gets_the_context_of_its_slide(predicted, network, originals, tmp_path):
+    own = with_metadata(network, tmp_path, context=CONTEXT)
+    code, rows, errors = predicted(originals / "20001", originals / "20002", model=own)
+    assert code == 0, errors
+    columns = np.array([int(row["x"]) // 50 for row in rows])
+    probabilities = np.array([float(row["probability"]) for row in rows])
+    logits = np.log(probabilities / (1 - probabilities))
+    for row, column in zip(rows, columns, strict=True):
+        apart = np.abs(columns - column)
+        near = (apart <= 3) & np.array([row["patient"] == other["patient"] for other in rows])
+        mean = np.average(logits[near], weights=np.exp(-0.5 * (apart[near] / 1.5) ** 2))
+        expected = 1 / (1 + np.exp(-2 * mean - 0.5))
+        assert float(row["in_context"]) == pytest.approx(expected, rel=1e-4)
+        assert row["malignant_in_context"] == str(int(float(row["in_context"]) >= 0.3))
+    figures = json.loads((tmp_path / "output/predictions/20001_figures.json").read_text())
+    assert (figures["patches"], figures["in_context"]["patches"]) == (10, 10)
+    features = json.loads((tmp_path / "output/predictions/20001.geojson").read_text())["features"]
+    detections = [each for each in features if each["properties"]["objectType"] == "detection"]
+    assert len(detections) == 10
+    corners = {tuple(each["geometry"]["coordinates"][0][0]) for each in detections}
+    assert corners == {(50 * column + 1, 51) for column in range(10)}  # As the names have it.
+    for feature in detections:
+        assert feature["properties"]["measurements"].keys() == {
+            *("probability", "calibrated", "in context")
+        }
+    found = [row["malignant_in_context"] == "1" for row in rows if row["patient"] == "20001"]
+    assert figures["malignant_share"] == np.mean(found)
+    assert figures["malignant_area_mm2"] == pytest.approx(0.04 * sum(found))
+    # One alone has no neighbour; and a model may have no context.
+    (one,) = predicted(originals / "20001/0/20001_idx5_x1_y51_class0.png", model=own).rows
+    for row in (one, predicted(originals / "20001").rows[0]):
+        assert (row["in_context"], row["malignant_in_context"]) == ("", "")
+    for wrong in ({"reach": 10**9}, {"reach": 2.5}, {"width": "wide"}, {"slope": float("inf")}):
+        own = with_metadata(network, tmp_path, context=CONTEXT | wrong)
+        assert predicted(originals / "20001", model=own).code == cli.BAD_INPUT
+
+
+def test_rows_go_to_a_file_and_slides_are_done_once(predicted, network, tmp_path):
+    generator = np.random.default_rng(1)
+    for name in ("one.png", "two.png"):
+        pixels = generator.integers(60, 200, (160, 210, 3), dtype=np.uint8)
+        cv2.imwrite(str(tmp_path / name), pixels)
+    own = with_metadata(network, tmp_path, context=CONTEXT)
+    names = ("one.png", "two.png", "--csv", "rows.csv")
+    texts = []
+    again = "done before with the same model and options"
+    for options, expected in (
+        ((), 0),
+        ((), 2),
+        (("--again",), 0),
+        (("--mpp", "3.9"), 0),  # Other patches.
+        ((), 0),  # What was done last counts.
+        ((), 2),
+    ):
+        code, rows, errors = predicted(*names, *options, model=own)
+        assert (code, rows, errors.count(again)) == (0, [], expected), errors
+        texts.append((tmp_path / "rows.csv").read_text(encoding="utf-8"))
+    assert texts[0] == texts[1] == texts[2] == texts[4] == texts[5] != texts[3]
+    assert len(texts[0].splitlines()) == 1 + 2 * 12
+    folder = tmp_path / "output/predictions"
+    assert {path.name for path in folder.glob("*.geojson")} == {"one.geojson", "two.geojson"}
+    page = (folder / "predictions.html").read_text(encoding="utf-8")
+    assert all(name in page for name in ('"one"', '"two"'))
+    for damaged in (folder / "done").iterdir():
+        damaged.write_bytes(damaged.read_bytes()[:100])
+    assert again not in predicted(*names, model=own).errors
+    assert (tmp_path / "rows.csv").read_text(encoding="utf-8") == texts[0]
+    (tmp_path / "rows.csv").unlink()
+    (tmp_path / "rows.csv").mkdir()
+    assert "--csv is rows.csv, a directory" in predicted(*names, model=own).errors
+
+
 # --- Maps -----------------------------------------------------------------------------------------
 
 
@@ -313,7 +413,8 @@ def test_a_run_replaces_maps_of_the_same_patient_alone_and_marks_the_sample(
     own = with_metadata(network, tmp_path, threshold=0.01, sample=sample)
     code, rows, errors = predicted(originals / "20001", "--output", maps, model=own)
     assert code == 0, errors
-    assert "20001: patches 10, malignant 40.0%, sensitivity" in errors
+    assert "20001: patches 10, predicted malignant" in errors
+    assert "truly malignant 0.400, sensitivity" in errors
     assert (maps / "20001_heatmap.png").read_bytes().startswith(b"\x89PNG")
     assert (maps / "20009_heatmap.png").read_bytes() == b"another patient's"
     metrics = json.loads((maps / "20001_figures.json").read_text())
@@ -324,6 +425,55 @@ def test_a_run_replaces_maps_of_the_same_patient_alone_and_marks_the_sample(
     assert metrics["sensitivity"] == hits / len(malignant)
 
 
+def test_own_images_get_their_patients_metrics_and_qupaths_tiles_a_map(predicted, tmp_path):
+    generator = np.random.default_rng(1)
+    for index in range(6):
+        image = Image.fromarray(generator.integers(0, 200, (50, 50, 3), dtype=np.uint8))
+        position = f"x={512 * (index // 2)},y={512 * (index % 2)},w=512,h=512"
+        for name in (f"bob/{index % 2}/{index}.png", f"eve/{index % 2}/s 1 [d=10,{position}].png"):
+            (tmp_path / "own" / name).parent.mkdir(parents=True, exist_ok=True)
+            image.save(tmp_path / "own" / name)
+    code, rows, errors = predicted("own", "--output", "maps")
+    assert code == 0, errors
+    assert "bob: patches 6, truly malignant 0.500, sensitivity" in errors
+    assert "eve s 1: patches 6, predicted malignant 0.000 of them, truly malignant 0.500" in errors
+    assert "Patches on no map: 6, whose names tell no position" in errors
+    assert {(row["patient"], row["x"], row["y"]) for row in rows if "eve" in row["file"]} == {
+        ("eve", str(512 * column), str(512 * row)) for column in range(3) for row in range(2)
+    }
+    drawn = ("_errors.png", "_figures.json", "_heatmap.png", "_tissue.png", ".geojson")
+    names = {path.name for path in (tmp_path / "maps").iterdir()}
+    of_eve = {f"eve_s_1{end}" for end in drawn}
+    assert names == {"bob_figures.json", "predictions.html", *of_eve}
+
+
+def test_patches_of_any_container_are_on_one_map(predicted, tmp_path):
+    pixels = np.full((50, 50, 4), 90, np.uint8)
+    pixels[..., 3] = 0
+    Image.fromarray(pixels).save(tmp_path / "8863_idx5_x1_y1_class0.png")
+    Image.fromarray(pixels[..., :3].copy()).save(tmp_path / "8863_idx5_x51_y1_class0.tif")
+    Image.new("RGB", (50, 50), "white").save(tmp_path / "8863_idx5_x101_y1_class0.png")
+    code, rows, errors = predicted(*sorted(tmp_path.glob("*.*")))
+    assert code == 0, errors
+    assert "8863: patches 3" in errors
+    found = {row["x"]: float(row["probability"]) for row in rows}
+    assert found["1"] == pytest.approx(found["101"], abs=1e-6)  # What is transparent is white.
+    assert abs(found["51"] - found["1"]) > 1e-3
+
+
+def test_what_are_no_probabilities_of_two_classes_is_refused(predicted, tmp_path, write_patch):
+    class Sigmoids:
+        def predict(self, batches, **_):
+            return np.full((1, 2), 0.9, np.float32)
+
+    patch = write_patch(tmp_path / "patch.png")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("cancernet.prediction.predictor.load", lambda saved: Sigmoids())
+        code, rows, errors = predicted(patch)
+    assert (code, rows) == (2, [])
+    assert "two outputs from 0 to 1 that sum to 1" in errors
+
+
 def test_what_is_on_no_map_is_said(predicted, tmp_path, write_patch):
     for patient, x in ((7, 1), (7, 10**15 + 1), (8, 1), (8, 3)):
         write_patch(tmp_path / "far" / f"{patient}_idx5_x{x}_y{x}_class0.png")
@@ -332,7 +482,7 @@ def test_what_is_on_no_map_is_said(predicted, tmp_path, write_patch):
     assert (code, len(rows)) == (0, 5), errors
     assert "7: no map, since the positions span" in errors
     assert "8: 1 patches share a square with another" in errors
-    assert "Patches without a position in their name are on no map." in errors
+    assert "Patches on no map: 1, whose names tell no position" in errors
 
 
 def test_explanations_go_up_to_64_patches(predicted, tmp_path, write_patch):
@@ -375,7 +525,7 @@ def test_a_large_image_is_predicted_as_its_patches_are(predicted, originals, tmp
     options = ["--explain"] if kind == "tiff" else []
     code, rows, errors = predicted(path, "--output", tmp_path / "maps", *options)
     assert code == 0, errors
-    assert f"{path}: patches 10, background skipped 20" in errors
+    assert f"{path}: patches 10, skipped without tissue 20" in errors
     _, expected, _ = predicted(patches)
     values = {(row["x"], row["y"]): float(row["probability"]) for row in expected}
     assert len(rows) == 10
@@ -385,7 +535,9 @@ def test_a_large_image_is_predicted_as_its_patches_are(predicted, originals, tmp
         assert float(row["probability"]) == pytest.approx(values[row["x"], row["y"]], abs=1e-6)
     names = {each.name for each in (tmp_path / "maps").iterdir()}
     explained = {"explanation.png"} if options else set()
-    assert names == {"my_slide_heatmap.png", "my_slide_tissue.png"} | explained
+    endings = ("_heatmap.png", "_tissue.png", "_figures.json", ".geojson")
+    drawn = {f"my_slide{end}" for end in endings} | {"done", "predictions.html"}
+    assert names == drawn | explained
 
 
 def test_many_patches_are_scored_as_in_one_go(predicted, tmp_path, write_patch, monkeypatch):

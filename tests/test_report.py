@@ -13,9 +13,8 @@ from made_up import DECISION, HISTORY, make_data, make_metrics, make_row
 
 from cancernet.evaluation import report
 from cancernet.evaluation.calibration import Decision
+from cancernet.evaluation.context import Scores
 from cancernet.evaluation.metrics import shortest
-
-HEADER = "file,patient,x,y,label,probability,calibrated"
 
 # Validation: 3 of 4 benign and 1 of 3 malignant patches are predicted right. Testing: 1 of 2 each
 # way round, and one malignant patch more.
@@ -40,8 +39,10 @@ def text_of(data=DATA, probabilities=PROBABILITIES, **settings):
     return report.as_text(metrics_of(data, probabilities, **settings), data, probabilities)
 
 
-def test_metrics_say_which_split_is_which():
-    metrics = metrics_of(decision=Decision(0.75, DECISION.recalibration))
+def test_metrics_say_which_split_is_which_and_hand_on_what_they_are_given():
+    data = make_data([*VALIDATION, *TESTING], sample=True)
+    decision = Decision(0.75, DECISION.recalibration)
+    metrics = metrics_of(data, decision=decision, notes=["stopped after 1 of 2 epochs"])
     validation, testing = metrics["validation"]["at_0.5"], metrics["testing"]["at_0.5"]
     assert validation["confusion_matrix"] == {"tn": 3, "fp": 1, "fn": 2, "tp": 1}
     assert testing["confusion_matrix"] == {"tn": 1, "fp": 1, "fn": 1, "tp": 2}
@@ -52,21 +53,14 @@ def test_metrics_say_which_split_is_which():
     assert found["confusion_matrix"] == {"tn": 1, "fp": 1, "fn": 2, "tp": 1}
     calibration = metrics["testing"]["calibration"]
     assert calibration["raw"]["brier"] != calibration["recalibrated"]["brier"]
-
-
-@pytest.mark.parametrize("sample", [True, False])
-def test_metrics_hand_on_what_they_are_given(sample):
-    data = make_data([*VALIDATION, *TESTING], sample=sample)
-    metrics = metrics_of(data, notes=["stopped after 1 of 2 epochs"])
-    scores = ["testing", "validation", "baselines"]
-    facts = ["split", "config", "versions", "seconds", "notes"]
-    assert list(metrics) == ["positive_class", "sample", *scores, *facts]
-    assert (metrics["positive_class"], metrics["sample"]) == ("1", sample)
-    assert metrics["split"] == data.build
-    assert metrics["config"] == made_up.CONFIG
-    assert metrics["seconds"] == {"training": 12.5}
+    given_ = {"positive_class": "1", "sample": True, "split": data.build, "config": made_up.CONFIG}
+    given_ |= {"seconds": {"training": 12.5}}
+    assert metrics.items() >= given_.items()
+    others = {"testing", "validation", "baselines", "versions", "notes"}
+    assert metrics.keys() == given_.keys() | others
     assert metrics["notes"][0] == "stopped after 1 of 2 epochs"
     assert metrics["versions"]["keras"] == version("keras")
+    assert metrics_of()["sample"] is False
 
 
 def test_an_empty_testing_split_is_null_with_a_note():
@@ -81,23 +75,28 @@ def test_an_empty_testing_split_is_null_with_a_note():
     assert shown.count("Validation: ") == 1
     assert re.search(r"truly benign +3 +1\ntruly malignant +2 +1\n", shown)
     assert "Testing: " not in shown
+    assert "in context" not in shown.split("Note: ")[0]  # None of these has a place.
 
 
 @pytest.mark.parametrize(
-    ("testing", "note"),
+    ("testing", "notes"),
     [
         # Once, since at the validation threshold the outcome is the same.
-        ([0.9] * 5, "at 0.5: all 5 patches are predicted malignant"),
-        ([0.1] * 5, "at 0.5: all 5 patches are predicted benign"),
+        ([0.9] * 5, ["at 0.5: all 5 patches are predicted malignant"]),
+        ([0.1] * 5, ["at 0.5: all 5 patches are predicted benign"]),
         # None reaches 0.61.
-        ([0.1, 0.6, 0.2, 0.55, 0.6], "at validation threshold: all 5 patches are predicted benign"),
+        (
+            [0.1, 0.6, 0.2, 0.55, 0.6],
+            ["at validation threshold: all 5 patches are predicted benign"],
+        ),
+        (PROBABILITIES["testing"], []),
     ],
 )
-def test_a_network_that_predicts_one_class_only_is_named(testing, note):
-    assert not any("ONE CLASS" in note for note in metrics_of()["notes"])
+def test_a_network_that_predicts_one_class_only_is_named(testing, notes):
     scores = PROBABILITIES | {"testing": np.array(testing, np.float32)}
-    notes = [note for note in metrics_of(probabilities=scores)["notes"] if "ONE CLASS" in note]
-    assert notes == [f"testing: THE NETWORK PREDICTS ONE CLASS ONLY {note}"]
+    found = [note for note in metrics_of(probabilities=scores)["notes"] if "ONE CLASS" in note]
+    expected = [f"testing: THE NETWORK PREDICTS ONE CLASS ONLY {note}" for note in notes]
+    assert found == expected
 
 
 @pytest.mark.parametrize(("data", "scores"), [(DATA, PROBABILITIES), WITHOUT_TESTING])
@@ -117,21 +116,22 @@ def test_a_run_leaves_all_files_whole(tmp_path, data, scores):
 
 def test_predictions_stand_in_the_order_of_the_manifest(tmp_path):
     path = tmp_path / "predictions.csv"
-    rows = [*TESTING, make_row("anna", 5, label=0, placed=False)]
+    split = make_data([*TESTING, make_row("anna", 5, label=0, placed=False)]).testing
     probabilities = np.append(PROBABILITIES["testing"], np.float32(0.1))
-    report.write_predictions(path, make_data(rows).testing, probabilities, Decision(0.5, None))
+    context = np.array([0.5, 0.1, 1e-9, 1 / 3, 1, np.nan], np.float32)
+    report.write_predictions(path, split, Scores(probabilities, probabilities, context))
     assert path.read_bytes().decode().splitlines() == [
-        HEADER,
-        "testing/0/910_idx5_x1_y1_class0.png,910,1,1,0,0.25,0.25",
-        "testing/0/911_idx5_x51_y1_class0.png,911,51,1,0,0.75,0.75",
-        "testing/1/910_idx5_x101_y1_class1.png,910,101,1,1,0.4,0.4",
-        "testing/1/911_idx5_x151_y1_class1.png,911,151,1,1,0.5,0.5",
-        "testing/1/910_idx5_x201_y1_class1.png,910,201,1,1,1.0,1.0",
-        "testing/0/anna_5.png,anna,,,0,0.1,0.1",
+        "file,patient,x,y,label,probability,calibrated,in_context",
+        "testing/0/910_idx5_x1_y1_class0.png,910,1,1,0,0.25,0.25,0.5",
+        "testing/0/911_idx5_x51_y1_class0.png,911,51,1,0,0.75,0.75,0.1",
+        "testing/1/910_idx5_x101_y1_class1.png,910,101,1,1,0.4,0.4,1e-09",
+        "testing/1/911_idx5_x151_y1_class1.png,911,151,1,1,0.5,0.5,0.33333334",
+        "testing/1/910_idx5_x201_y1_class1.png,910,201,1,1,1.0,1.0,1.0",
+        "testing/0/anna_5.png,anna,,,0,0.1,0.1,",
     ]
     before = path.read_bytes()
-    with pytest.raises(ValueError, match="shorter"):
-        report.write_predictions(path, DATA.testing, probabilities[:-2], DECISION)
+    with pytest.raises(ValueError, match="longer"):
+        report.write_predictions(path, DATA.testing, Scores(*[probabilities] * 3))
     assert path.read_bytes() == before
 
 
@@ -149,44 +149,52 @@ def test_probabilities_are_the_shortest_text_of_the_same_float32(probability):
 
 
 def test_text_names_the_axes_and_does_not_swap_sensitivity_and_specificity():
-    validation, testing = text_of().split("Testing: ")
-    assert "Class 1, malignant, is positive." in validation
-    assert "2 patients, 7 patches, 42.9% malignant" in validation
-    for shown, patterns in (
-        (validation, (r"accuracy +0\.5714 ", r"sensitivity +0\.3333 ", r"specificity +0\.7500 ")),
-        (testing, (r"sensitivity +0\.6667 ", r"truly benign +1 +1\n", r"truly malignant +1 +2\n")),
-        # And in scikit-learn's table: precision, recall, F1, patches.
-        (testing, (r" +0 benign +0\.500 +0\.500 +0\.500 +2\n",)),
-        (testing, (r" +1 malignant +0\.667 +0\.667 +0\.667 +3\n",)),
-    ):
-        for pattern in patterns:
-            assert re.search(rf"\n{pattern}", shown), pattern
-    assert re.search(r"at 0\.5 +predicted benign +predicted malignant\n", testing)
-    # What the published scripts would print: testing's specificity and sensitivity.
-    footnotes = re.findall(r'"sensitivity" ([\d.]+) and "specificity" ([\d.]+)', text_of())
-    assert footnotes == [("0.5000", "0.6667")]
-
-
-def test_text_shows_both_thresholds_in_columns():
     text = text_of()
+    validation, testing = text.split("Testing: ")
+    assert "2 patients, 7 patches, 42.9% malignant. Class 1, malignant, is positive." in validation
+    for shown, pattern in (
+        (validation, r"accuracy +0\.5714 "),
+        (validation, r"sensitivity +0\.3333 "),
+        (validation, r"specificity +0\.7500 "),
+        (testing, r"at 0\.5 +predicted benign +predicted malignant\n"),
+        (testing, r"sensitivity +0\.6667 "),
+        (testing, r"truly benign +1 +1\n"),
+        (testing, r"truly malignant +1 +2\n"),
+        # And in scikit-learn's table: precision, recall, F1, patches.
+        (testing, r" +0 benign +0\.500 +0\.500 +0\.500 +2\n"),
+        (testing, r" +1 malignant +0\.667 +0\.667 +0\.667 +3\n"),
+        # What the published scripts would print: testing's specificity and sensitivity.
+        (testing, r'.* print "sensitivity" 0\.5000 and "specificity" 0\.6667: '),
+    ):
+        assert re.search(rf"\n{pattern}", shown), pattern
+    # Both thresholds in columns.
     rows = re.findall(r"^(?: +at 0.5 +at|accuracy|MCC|Brier| +raw).*$", text, re.MULTILINE)
     assert len(rows) == 10
     assert {(row[18], row[45], " " in row[19] + row[46]) for row in rows} == {(" ", " ", False)}
     assert max(map(len, text.split("Note: ")[0].splitlines())) <= 100
 
 
-def test_intervals_and_baselines_stand_behind_their_metrics():
+def test_intervals_baselines_and_context_stand_behind_their_metrics():
     sizes = {f"{number}": 4 for number in range(15)}
     splits = {name: made_up.make_rows(sizes, split=name) for name in ("validation", "testing")}
     data = make_data([*splits["validation"], *splits["testing"]])
     scores = {name: made_up.make_probabilities(rows) for name, rows in splits.items()}
-    shown = text_of(data, scores)
-    interval = r"0\.\d{4} \(0\.\d{3} to \d\.\d{3}\)"
-    assert re.search(rf"\nsensitivity +{interval} +{interval}\n", shown)
-    assert re.search(rf"\nROC AUC +{interval}\n", shown)
-    assert re.search(rf"\nBrier score +{interval} +{interval}\n", shown)
-    assert "Without a network" not in shown
+    plain = text_of(data, scores, decision=Decision(0.5, None))
     shown = text_of(data, scores, baselines={"colour": scores}, notes=["stopped"])
-    assert "\nNote: stopped.\n" in shown
-    assert re.search(rf"\nWithout a network: ROC AUC of colours alone {interval}\.\n", shown)
-    assert "Note: baseline patient_identity: no patient" in shown
+    interval = r"0\.\d{4} \(0\.\d{3} to \d\.\d{3}\)"
+    for pattern in (rf"sensitivity +{interval} +{interval}", rf"ROC AUC +{interval}"):
+        assert re.search(rf"\n{pattern}\n", plain)
+    assert re.search(rf"\nBrier score +{interval} +{interval}\n", plain)
+    assert "Without a network" not in plain
+    assert "in context" not in plain
+    for pattern in (
+        "Note: stopped.",
+        rf"Without a network: ROC AUC of colours alone {interval}\.",
+        r"Note: baseline patient_identity: no patient.*",
+        r"Alone and in context: the 60 patches with neighbours on their slide\.",
+        r" +alone, at 0\.61 +in context, at 0\.375",
+        rf"ROC AUC +{interval} +{interval}",
+        r"1 +0\.\d{4} +0\.\d{4} +30, 30",  # Two of four patches are malignant, and do not touch.
+        r"2-4 +not defined +not defined +0, 0",
+    ):
+        assert re.search(rf"(?m)^{pattern}$", shown), pattern

@@ -101,16 +101,20 @@ def test_neighbouring_patches_continue_each_other(drawn: Drawn) -> None:
     assert np.mean(seams) == pytest.approx(inside, rel=0.1)
 
 
-def test_the_seed_alone_decides(drawn: Drawn, tmp_path: Path, one_patient: str) -> None:
+def test_the_seed_alone_decides_and_an_older_sample_is_replaced(
+    drawn: Drawn, tmp_path: Path, one_patient: str
+) -> None:
+    folder = tmp_path / "sample" / one_patient
+    (folder / "1").mkdir(parents=True)
+    (folder / "1" / "stale.png").write_bytes(b"old")
     np.random.seed(7)  # noqa: NPY002 - The global state must not matter.
-    same, other = (
-        contents(tmp_path / "again" / one_patient)
-        for seed in (SEED, SEED + 1)
-        if draw_sample(tmp_path / "again", seed=seed)  # In the place of the older one.
-    )
-    assert same == contents(drawn.folder / one_patient)
-    assert len(other) > 100
-    assert set(other.values()).isdisjoint(same.values())
+    draw_sample(folder.parent, seed=SEED)
+    assert contents(folder) == contents(drawn.folder / one_patient)
+    same = set(contents(folder).values())
+    draw_sample(folder.parent, seed=SEED + 1)
+    assert len(contents(folder)) > 100
+    assert same.isdisjoint(contents(folder).values())
+    assert [place.name for place in tmp_path.iterdir()] == ["sample"]
 
 
 def test_the_sample_is_neither_trivial_nor_impossible(drawn: Drawn) -> None:
@@ -132,18 +136,6 @@ def test_the_sample_is_neither_trivial_nor_impossible(drawn: Drawn) -> None:
     assert 0.75 < accuracy < 0.95
     colour_auc, _ = score(colours)
     assert 0.60 < colour_auc < auc
-
-
-def test_an_older_sample_is_replaced(tmp_path: Path, one_patient: str) -> None:
-    folder = tmp_path / "sample"
-    stale = folder / one_patient / "1" / "stale.png"
-    stale.parent.mkdir(parents=True)
-    stale.write_bytes(b"old")
-    count = draw_sample(folder, seed=SEED)
-    files = contents(folder)
-    assert len(files) == count > 100
-    assert all(NAME.fullmatch(Path(file).name) for file in files)
-    assert [place.name for place in tmp_path.iterdir()] == ["sample"]
 
 
 @pytest.mark.parametrize("foreign", ["thesis.txt", "mine/thesis.txt", "99901"])

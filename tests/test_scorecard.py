@@ -13,10 +13,11 @@ from sklearn import metrics as sklearn_metrics
 from cancernet.data.dataset import Split
 from cancernet.evaluation import metrics, scorecard
 from cancernet.evaluation.calibration import Decision, Recalibration, recalibrate
+from cancernet.evaluation.context import Grid, foci
 from cancernet.evaluation.metrics import METRICS
 
 HALF = Decision(0.5, None)
-SETTINGS: dict[str, Any] = {"measure": "f1", "resamples": 100, "seed": 0}
+CONFIG: dict[str, Any] = {"THRESHOLD_MEASURE": "f1", "RESAMPLES": 100, "SEED": 0}
 
 
 def patches(*, patients=12, each=30, seed=0):
@@ -27,14 +28,14 @@ def patches(*, patients=12, each=30, seed=0):
     return labels, (1 / (1 + np.exp(-logits))).astype(np.float32), owners
 
 
-def score(labels, probabilities, owners, decision=HALF, *, resamples=200, seed=0):
+def score(labels, probabilities, owners, decision=HALF):
     rows = [
         made_up.make_row(owner, number, label=int(label))
         for number, (owner, label) in enumerate(zip(owners, labels, strict=True))
     ]
     split = Split("testing", Path(), rows)
     scores = np.asarray(probabilities, dtype=np.float32)
-    found = scorecard.score(split, scores, decision, resamples=resamples, seed=seed)
+    found = scorecard.score(split, scores, decision, CONFIG)
     json.dumps(found.metrics, allow_nan=False)
     return found.metrics, found.notes
 
@@ -68,10 +69,10 @@ def test_intervals_hold_their_metrics_and_grow_with_fewer_patients():
     widths = []
     for patients in (100, 10):
         found, _ = score(*patches(patients=patients))
-        pairs = [(found["at_0.5"][name], found["ci95"]["at_0.5"][name]) for name in METRICS]
-        pairs += [(found[name], found["ci95"][name]) for name in ("roc_auc", "average_precision")]
-        assert all(low <= value <= high for value, (low, high) in pairs)
-        widths.append(np.mean([high - low for _, (low, high) in pairs]))
+        flat, ends = (one | one["at_0.5"] for one in (found, found["ci95"]))
+        names = (*METRICS, "roc_auc", "average_precision")
+        assert all(ends[name][0] <= flat[name] <= ends[name][1] for name in names)
+        widths.append(np.mean([np.ptp(ends[name]) for name in names]))
     assert widths[1] > 2 * widths[0]
     found, notes = score(*patches(patients=9))
     assert found["ci95"] is None
@@ -114,9 +115,9 @@ def test_resamples_without_a_metric_are_left_out_with_a_note():
     assert not re.search("specificity| accuracy", note)
 
 
-def evaluated(*, network, own, name="colour", patients=12):
+def evaluated(*, network, own, name="colour"):
     """A network's and a baseline's metrics on made-up patches; quality makes scores better."""
-    sizes = {str(number): 50 for number in range(patients)}
+    sizes = {str(number): 50 for number in range(12)}
     splits = {name: made_up.make_rows(sizes, split=name) for name in ("validation", "testing")}
 
     def scores(quality, seed):
@@ -127,54 +128,90 @@ def evaluated(*, network, own, name="colour", patients=12):
 
     baseline = {name: None if own is None else scores(own, 1 if own == network else 2)}
     data = made_up.make_data([*splits["validation"], *splits["testing"]])
-    return scorecard.evaluate(data, scores(network, 1), HALF, baseline, **SETTINGS)
+    return scorecard.evaluate(data, scores(network, 1), HALF, baseline, CONFIG)
 
 
 @pytest.mark.parametrize(
-    ("network", "own", "words"),
+    ("network", "own", "name", "words"),
     [
-        (0.2, 2, "THE NETWORK DOES NOT BEAT A BASELINE: logistic regression on mean and spread"),
-        (1.1, 1.2, "may be no better"),
-        (3, 0.5, None),
+        (0.2, 2, "colour", "THE NETWORK DOES NOT BEAT A BASELINE: logistic regression on mean"),
+        (1.1, 1.2, "colour", "may be no better"),
+        (3, 0.5, "colour", None),
+        (3, 1, "patient_identity", "gives away"),
     ],
 )
-def test_verdict_in_words(network, own, words):
-    found, notes = evaluated(network=network, own=own)
-    colour = found["baselines"]["colour"]
-    assert colour["split"] == "testing"
-    difference = colour["network_lead"]
-    assert difference["roc_auc"] == found["testing"]["roc_auc"] - colour["roc_auc"]
+def test_verdict_in_words(network, own, name, words):
+    found, notes = evaluated(network=network, own=own, name=name)
+    baseline = found["baselines"][name]
+    assert baseline["split"] == "testing"
+    difference = baseline["network_lead"]
+    assert difference["roc_auc"] == found["testing"]["roc_auc"] - baseline["roc_auc"]
     assert difference["ci95"][0] < difference["roc_auc"] < difference["ci95"][1]
     verdicts = [note for note in notes if re.search(r"^testing: .*reaches", note)]
     assert len(verdicts) == (words is not None)
     for verdict in verdicts:
         assert str(words) in verdict
-        assert f"reaches ROC AUC {colour['roc_auc']:.3f}" in verdict
+        assert f"reaches ROC AUC {baseline['roc_auc']:.3f}" in verdict
 
 
-def test_other_words_on_baselines():
+def test_a_baseline_that_is_the_network_or_none():
     found, _ = evaluated(network=2, own=2)  # The same resamples of both.
     assert found["baselines"]["colour"]["network_lead"] == {"roc_auc": 0, "ci95": [0, 0]}
-    _, notes = evaluated(network=3, own=1, name="patient_identity")
-    assert any("sees no pixel" in note and "gives away" in note for note in notes)
     found, notes = evaluated(network=2, own=None, name="patient_identity")
     assert found["baselines"] == {"patient_identity": None}
     assert notes[-1].startswith("baseline patient_identity: no patient judged is in training")
 
 
-def test_a_baseline_has_its_threshold_from_validation():
+def test_in_context_stands_beside_the_same_patches_alone():
+    rows = made_up.make_rows({"1": 60, "2": 40, "anna": 9}, without_place=("anna",))
+    validation = made_up.make_rows({"bob": 20}, without_place=("bob",), split="validation")
+    data = made_up.make_data([*rows, *validation])
+    scores = {
+        split.name: made_up.make_probabilities(split.rows)
+        for split in (data.testing, data.validation)
+    }
+    found, notes = scorecard.evaluate(data, scores, made_up.DECISION, {"colour": scores}, CONFIG)
+    json.dumps(found, allow_nan=False)
+    testing = found["testing"]
+    there = np.array([row.x is not None for row in data.testing.rows])
+    part = Split("testing", Path(), [row for row in data.testing.rows if row.x is not None])
+    raw = scores["testing"][there]
+    assert testing["alone"] == scorecard.score(part, raw, made_up.DECISION, CONFIG).metrics
+    context = made_up.CONTEXT.apply(Grid.of_split(part), raw)
+    own = Decision(made_up.CONTEXT.threshold, None)
+    assert testing["in_context"] == scorecard.score(part, context, own, CONFIG).metrics
+    assert testing["in_context"]["patches"] == 100
+    assert testing["foci"] == foci(
+        Grid.of_split(part),
+        part.labels,
+        raw >= made_up.DECISION.threshold,
+        context >= own.threshold,
+    )
+    assert sum(row["patches"] for row in testing["foci"]) == part.labels.sum()
+    added = {"alone", "in_context", "foci"}
+    assert testing.keys() - testing["alone"].keys() == added
+    assert not added & found["baselines"]["colour"].keys()
+    assert [found["validation"][name] for name in added] == [None] * 3
+    assert [note.split("(")[0] for note in notes if "in_context" in note] == [
+        "testing: alone, in_context: chance alone makes the expected calibration error too high "
+        "with few patches ",
+        "testing: alone, in_context: no intervals ",
+        "testing: in_context: ppv, mcc at 0.5: not defined with 66 true and 34 false negatives, 0 "
+        "true and 0 false positives",
+        "validation: alone, in_context, foci: no patch has a neighbour on its slide",
+    ]
+
+
+def test_a_baseline_has_its_threshold_from_validation_and_repeats_no_note():
     rows = [made_up.make_rows({split: 6}, split=split) for split in ("validation", "testing")]
     data = made_up.make_data([*rows[0], *rows[1]])
     own = {
         "validation": np.where(data.validation.labels, 0.75, 0.5).astype(np.float32),
         "testing": np.where(data.testing.labels, 0.25, 0.125).astype(np.float32),
     }
-    found, _ = scorecard.evaluate(data, own, HALF, {"colour": own}, **SETTINGS)
-    assert found["baselines"]["colour"]["at_validation_threshold"]["threshold"] == 0.625
+    found, notes = scorecard.evaluate(data, own, HALF, {"colour": own}, CONFIG)
+    colour = found["baselines"]["colour"]
+    assert colour["at_validation_threshold"]["threshold"] == 0.625
     assert found["testing"]["at_validation_threshold"]["threshold"] == 0.5  # The network's.
-
-
-def test_what_is_said_of_the_network_is_not_said_again_of_a_baseline():
-    found, notes = evaluated(network=3, own=0.5, patients=9)
-    assert found["baselines"]["colour"]["network_lead"]["ci95"] is None
+    assert colour["network_lead"]["ci95"] is None
     assert [note.split(":")[0] for note in notes if "ci95" in note] == ["testing", "validation"]

@@ -1,6 +1,8 @@
-"""Large images and whole slides, made here, through the tiles cut from them."""
+"""Images and slides of any container, made here: their scale, their page, their tiles."""
 
+import re
 from contextlib import closing
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,16 +12,22 @@ from PIL import Image
 from cancernet.data import patch
 from cancernet.data.patch import ExcludedError
 from cancernet.prediction import slides
+from cancernet.prediction.opening import open_picture
 
 MANY = 10**8
+CENTIMETRE = "CENTIMETER"
 
 
 def tissue(height, width):
     return np.random.default_rng(0).integers(0, 200, (height, width, 3), dtype=np.uint8)
 
 
+def opened(path, *, mpp=None, max_pixels=MANY):
+    return closing(open_picture(path, mpp=mpp, max_pixels=max_pixels))
+
+
 def cut(path, *, mpp=None, min_side=25):
-    with closing(slides.open_picture(path, mpp=mpp, max_pixels=MANY)) as picture:
+    with opened(path, mpp=mpp) as picture:
         tiles = list(slides.cut(picture, min_side=min_side))
         rows, columns = slides.grid_size(picture, min_side=min_side)
         assert len(tiles) == rows * columns
@@ -29,13 +37,23 @@ def cut(path, *, mpp=None, min_side=25):
 def assert_tiles(tiles, pixels):
     """Holds tiles against the pixels of the whole picture."""
     for tile in tiles:
-        x, y = tile.x or 0, tile.y or 0
-        expected = pixels[y - 1 : y + 49, x - 1 : x + 49]
+        expected = pixels[tile.y - 1 : tile.y + 49, tile.x - 1 : tile.x + 49]
         np.testing.assert_array_equal(tile.pixels, expected)
 
 
-def save(path, pixels):
-    Image.fromarray(pixels).save(path)
+def save(path, pixels, **settings):
+    Image.fromarray(pixels).save(path, **settings)
+    return path
+
+
+def save_tiff(path, *pages, mpp=None, **settings):
+    """Writes the pages of a TIFF, which states a scale for each or none."""
+    if mpp:
+        settings |= {"resolution": (1e4 / mpp,) * 2, "resolutionunit": CENTIMETRE}
+    own = {name: settings.pop(name) for name in ("bigtiff", "imagej") if name in settings}
+    with tifffile.TiffWriter(path, **own) as writer:
+        for page in pages:
+            writer.write(page, **{"photometric": "rgb", **settings})
     return path
 
 
@@ -49,14 +67,152 @@ def save_slide(path, pixels, *, mpp, levels=1, enlarged=1):
                 tile=(64, 64),
                 photometric="rgb",
                 compression="zlib",
-                resolutionunit="CENTIMETER" if mpp else "NONE",
+                resolutionunit=CENTIMETRE,
                 subfiletype=1 if level else 0,
-                resolution=(1e4 / (mpp * 2**level),) * 2 if mpp else None,
+                resolution=(1e4 / (mpp * 2**level),) * 2,
             )
     return path
 
 
-# --- Plain images ---------------------------------------------------------------------------------
+# --- Scales and containers ------------------------------------------------------------------------
+
+
+def exif(density, unit):
+    tags = Image.Exif()
+    tags[282], tags[283], tags[296] = density, density, unit
+    return tags
+
+
+OME = '<OME><Pixels PhysicalSizeX="{0}" PhysicalSizeXUnit="{1}" PhysicalSizeY="{0}"/></OME>'.format
+INCH = {"dpi": (25_400, 25_400)}
+IMAGEJ = {"imagej": True, "resolution": (1, 1), "metadata": {"unit": "um", "axes": "YXS"}}
+# What Pillow or, of a .tiff, tifffile is told; what the picture says of its scale.
+STATED = {
+    "inch.png": (INCH, "1 micrometres per pixel, stated by its header"),
+    "inch.bmp": (INCH, "1 micrometres per pixel, stated by its header"),
+    "inch.tif": (INCH, "1 micrometres per pixel, stated by its tags"),
+    "exif.webp": ({"lossless": True, "exif": exif(1e4, 3)}, "1 .* stated by its tags"),
+    "exif.png": ({"dpi": (72, 72), "exif": exif(25_400, 2)}, "1 .* stated by its tags"),
+    "ome.tiff": ({"description": OME(1, "µm").encode()}, "1 .* OME's"),
+    "nanometres.tiff": ({"description": OME(1000, "nm"), "resolution": (72, 72)}, "1 .* OME's"),
+    "imagej.tiff": (IMAGEJ, "1 .* stated by ImageJ's description"),
+    "big.tiff": ({"mpp": 1, "bigtiff": True}, "1 .* stated by its tags"),
+    "tiled.tiff": ({"mpp": 1, "tile": (64, 64)}, "1 .* stated by the slide"),
+}
+
+
+@pytest.mark.parametrize("name", STATED)
+def test_the_same_pixels_in_any_container_give_the_same_tiles(tmp_path, name):
+    settings, words = STATED[name]
+    pixels = tissue(110, 120)
+    enlarged = pixels.repeat(4, 0).repeat(4, 1)
+    if name.endswith(".tiff"):
+        save_tiff(tmp_path / name, enlarged, **settings)
+    else:
+        save(tmp_path / name, enlarged, **settings)
+    (tmp_path / name).rename(tmp_path / "any.dat")  # Whatever its ending.
+    with opened(tmp_path / "any.dat") as picture:
+        assert (picture.width, picture.height) == (120, 110)
+        np.testing.assert_array_equal(picture.read(0, 0, 120, 110), pixels)
+    assert re.match(words, picture.scale)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({}, "since it states no scale: where that is wrong, name --mpp"),
+        ({"dpi": (72, 72)}, "implausible scale .352.8 by its tags.*name --mpp"),
+        ({"dpi": (25.4, 25.4)}, "implausible scale .1000 by its tags"),
+        ({"dpi": (0, 0)}, "states no scale"),
+        ({"description": OME("abc", "µm")}, "states no scale"),
+    ],
+)
+def test_a_missing_or_implausible_scale_is_said(tmp_path, settings, words):
+    path = save(tmp_path / "image.tif", tissue(120, 120), **settings)
+    with opened(path) as picture:
+        assert re.search(f"taken as 4 micrometres .*{words}", picture.scale)
+    with opened(path, mpp=2) as picture:
+        assert picture.scale.startswith("2 micrometres per pixel by --mpp (stated: ")
+        assert picture.width == 60
+
+
+# What a TIFF is made of, and why it is refused.
+REFUSED: dict[str, Any] = {
+    "16 bits": (([tissue(120, 120).astype(np.uint16) * 16], {}), "not 8 bits a channel: 16"),
+    "16 bits, tiled": (([tissue(120, 120).astype(np.uint16)], {"tile": (64, 64), "mpp": 4}), "16"),
+    "float": (([tissue(120, 120).astype(np.float32)], {}), "not 8 bits a channel: 32"),
+    "grey, 16 bits": (
+        ([np.zeros((120, 120), np.uint16)], {"photometric": "minisblack"}),
+        "not 8 bits a channel: 16",
+    ),
+    "stack": (([tissue(120, 120)] * 3, {}), "3 pages of like size"),
+    "stack, tiled": (([tissue(120, 120)] * 3, {"tile": (64, 64), "mpp": 4}), "3 pages of like"),
+    "tiled, no scale": (([tissue(120, 120)], {"tile": (64, 64)}), "no scale: name .* --mpp"),
+    "tiled, 72 dpi": (([tissue(120, 120)], {"tile": (64, 64), "mpp": 352.8}), "scale .352.8"),
+    "coarse": (([tissue(120, 120)], {"mpp": 4.1}), "too coarse .* --mpp"),
+    "narrow": (([tissue(20, 120)], {}), "side under 25 pixels"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_may_be_taken_wrongly_is_refused(tmp_path, name):
+    (pages, settings), reason = REFUSED[name]
+    save_tiff(tmp_path / "image.tif", *pages, **settings)
+    with pytest.raises(ExcludedError, match=reason):
+        cut(tmp_path / "image.tif")
+
+
+@pytest.mark.parametrize("tiled", [{}, {"tile": (64, 64), "mpp": 4}])
+@pytest.mark.parametrize("order", [1, -1])
+def test_of_several_pages_the_full_one_is_opened(tmp_path, tiled, order):
+    pixels = tissue(200, 200)
+    path = save_tiff(tmp_path / "image.tif", *(pixels, pixels[::4, ::4])[::order], **tiled)
+    assert_tiles(cut(path), pixels)
+
+
+def test_whatever_a_reader_fails_of_is_a_reason(tmp_path, monkeypatch):
+    whole = {
+        "flat.tif": save_tiff(tmp_path / "a.tif", tissue(120, 120)),
+        "tiled.tif": save_tiff(tmp_path / "b.tif", tissue(120, 120), tile=(64, 64), mpp=4),
+        "image.png": save(tmp_path / "c.png", tissue(120, 120)),
+        "image.webp": save(tmp_path / "d.webp", tissue(120, 120)),
+    }
+    for name, path in whole.items():
+        data = path.read_bytes()
+        for kept in (0, 3, 9, 100, 200, 300, len(data) // 2):
+            (tmp_path / name).write_bytes(data[:kept])
+            with pytest.raises(ExcludedError):
+                cut(tmp_path / name)
+    with pytest.raises(ExcludedError, match="more than 14,399 pixels"):
+        opened(whole["image.png"], max_pixels=14_399)
+    with pytest.raises(ExcludedError, match="unreadable"):
+        cut(tmp_path / "gone.png")
+
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    with opened(whole["tiled.tif"]) as picture:
+        monkeypatch.setattr(picture._slide, "read_region", fail)
+        with pytest.raises(ExcludedError, match="MemoryError"):
+            picture.read(0, 0, 50, 50)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "P"])
+def test_what_is_transparent_lies_on_white(tmp_path, mode):
+    pixels = np.dstack([tissue(120, 120), np.zeros((120, 120), np.uint8)])
+    pixels[:50, :50, 3] = 255
+    image = Image.fromarray(pixels)
+    if mode == "P":
+        image = image.convert("RGB").quantize(8)
+        pixels[..., :3] = np.asarray(image.convert("RGB"))
+        image.info["transparency"] = bytes(8)
+        pixels[..., 3] = 0
+    image.save(tmp_path / "image.png")
+    expected = np.where(pixels[..., 3:] == 255, pixels[..., :3], 255)
+    assert_tiles(cut(tmp_path / "image.png"), expected)
+
+
+# --- Tiles ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("ending", ["png", "tif"])
@@ -73,11 +229,11 @@ def test_an_image_is_cut_into_a_grid_with_smaller_tiles_at_its_edges(tmp_path, e
 
 
 @pytest.mark.parametrize(("height", "width"), [(100, 100), (1, 1), (30, 100)])
-def test_a_small_image_is_one_patch(tmp_path, height, width):
-    pixels = np.full((height, width, 3), 255, np.uint8)  # Not even white is skipped.
-    (tile,) = cut(save(tmp_path / "patch.tif", pixels), mpp=0.5)
-    assert (tile.x, tile.y, tile.background) == (None, None, False)
-    np.testing.assert_array_equal(tile.pixels, pixels)
+def test_a_small_image_is_one_patch_at_any_scale(tmp_path, height, width):
+    pixels = tissue(height, width)
+    with opened(save(tmp_path / "patch.tif", pixels), mpp=0.5) as picture:
+        assert picture.one_patch
+        np.testing.assert_array_equal(picture.read(0, 0, width, height), pixels)
     assert len(cut(save(tmp_path / "wide.png", tissue(50, 101)))) == 2
 
 
@@ -94,8 +250,7 @@ def test_strips_are_put_together_without_a_seam_at_any_resolution(tmp_path, monk
 @pytest.mark.parametrize("mpp", [1.0, 1.7, 2.9, 3.99])
 def test_an_image_is_scaled_as_pillow_scales_it_whole(tmp_path, mpp):
     pixels = tissue(400, 500)
-    path = save(tmp_path / "image.png", pixels)
-    with closing(slides.open_picture(path, mpp=mpp, max_pixels=MANY)) as picture:
+    with opened(save(tmp_path / "image.png", pixels), mpp=mpp) as picture:
         width, height = picture.width, picture.height
         assert (width, height) == (int(500 * mpp / 4 + 1e-6), int(400 * mpp / 4 + 1e-6))
         x, y = width // 3, height // 2
@@ -105,19 +260,11 @@ def test_an_image_is_scaled_as_pillow_scales_it_whole(tmp_path, mpp):
     assert np.abs(np.asarray(whole)[y:, x:].astype(int) - found).max() <= 1
 
 
-def test_transparency_of_an_image_is_dropped_as_that_of_a_patch_is(tmp_path):
-    pixels = np.dstack([tissue(120, 120), np.zeros((120, 120), np.uint8)])
-    assert_tiles(cut(save(tmp_path / "image.png", pixels)), pixels[..., :3])
-
-
-# --- Whole slides ---------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("levels", [1, 3, 4])
 def test_a_slide_gives_the_pixels_of_4_micrometres(tmp_path, levels):
     pixels = tissue(110, 260)
     path = save_slide(tmp_path / "slide.tiff", pixels, mpp=0.5, levels=levels, enlarged=8)
-    with closing(slides.open_picture(path, mpp=None, max_pixels=1)) as picture:
+    with opened(path, max_pixels=1) as picture:
         assert (picture.width, picture.height) == (260, 110)
         # From the level just finer: 8 pixels a pixel with one level, 2 with three, 1 with four.
         assert picture.finer == 8 / 2 ** (levels - 1)
@@ -128,7 +275,7 @@ def test_a_slide_between_two_levels_is_scaled_by_the_mean(tmp_path):
     flat = np.full((400, 400, 3), 100, np.uint8)
     flat[:, 200:] = 180
     path = save_slide(tmp_path / "slide.tiff", flat, mpp=2.75)
-    with closing(slides.open_picture(path, mpp=None, max_pixels=1)) as picture:
+    with opened(path, max_pixels=1) as picture:
         assert (picture.width, picture.height) == (275, 275)
         row = picture.read(0, 0, 275, 50)[0, :, 0]
         outside = picture.read(500, 500, 50, 50)
@@ -138,80 +285,37 @@ def test_a_slide_between_two_levels_is_scaled_by_the_mean(tmp_path):
     assert (outside == 255).all()  # What the scanner did not see is glass.
 
 
-def test_without_a_resolution_a_slide_needs_one_that_is_fine_enough(tmp_path):
-    path = save_slide(tmp_path / "slide.tiff", tissue(120, 120), mpp=None)
-    with pytest.raises(ExcludedError, match="--mpp"):
-        cut(path)
-    for mpp in (4.1, 100.0):
-        with pytest.raises(ExcludedError, match="too coarse"):
-            cut(path, mpp=mpp)
-    assert len(cut(path, mpp=4.0)) == 4
-
-
-# --- Bad files ------------------------------------------------------------------------------------
-
-
-def write_bad_files(folder):
-    """Writes files that cannot be used; gives what is said of each."""
-    tifffile.imwrite(folder / "bits.tif", np.zeros((120, 120), np.uint16))
-    pages = np.zeros((3, 120, 120), np.uint8)
-    tifffile.imwrite(folder / "pages.tif", pages, photometric="minisblack")
-    tifffile.imwrite(folder / "bomb.tif", shape=(20_000, 20_000), dtype=np.uint8, compression=None)
-    for name, kept in (("bomb.tif", 1000), ("cut.tif", 50_000), ("cut.png", 5_000)):
-        if name.startswith("cut"):
-            save(folder / name, tissue(200, 200))
-        (folder / name).write_bytes((folder / name).read_bytes()[:kept])
-    slide = save_slide(folder / "slide.tiff", tissue(400, 400), mpp=1.0)
-    data = bytearray(slide.read_bytes())
-    data[200:-200] = b"\x55" * (len(data) - 400)
-    slide.write_bytes(data)
-    (folder / "slide.svs").write_bytes(b"no slide at all")
-    save(folder / "narrow.png", tissue(20, 120))
-    return {
-        "bits.tif": "8 bits",
-        "pages.tif": "several images",
-        "bomb.tif": "more than 100,000,000 pixels",
-        "cut.tif": "unreadable",
-        "cut.png": "unreadable",
-        "slide.tiff": "slide|unreadable",
-        "slide.svs": "no slide that OpenSlide reads",
-        "gone.png": "unreadable",
-        "narrow.png": "side under 25 pixels",
-    }
-
-
-def test_what_cannot_be_used_is_refused_with_its_reason(tmp_path):
-    for name, reason in write_bad_files(tmp_path).items():
-        with pytest.raises(ExcludedError, match=reason):
-            cut(tmp_path / name)
-    grey = save(tmp_path / "grey.tif", np.full((120, 120), 50, np.uint8))
-    assert (cut(grey)[0].pixels == 50).all()
-    with pytest.raises(ExcludedError, match="more than 14,399 pixels"):
-        slides.open_picture(grey, mpp=None, max_pixels=14_399)
-
-
-# --- Tiles ----------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("colour", "noise", "glass"),
     [
-        (240, 2, True),  # Glass, with the noise of a camera.
-        (215, 2, True),  # Glass under a weaker lamp.
-        (240, 12, False),  # Something pale lies there.
-        (150, 4, False),  # Even, but not pale.
-        (0, 0, True),  # Black: what some scanners write where they saw nothing.
+        ((240, 240, 240), 2, True),  # Glass, with the noise of a camera.
+        ((203, 203, 203), 8, True),  # Grey glass.
+        ((232, 226, 215), 2, True),  # Under a yellow lamp.
+        ((0, 0, 0), 0, True),  # A border.
+        ((8, 8, 8), 6, True),  # A noisy one.
+        ((30, 60, 190), 10, True),  # A blue pen,
+        ((45, 35, 190), 10, True),  # a bluer one,
+        ((30, 140, 70), 10, True),  # a green one,
+        ((40, 40, 45), 8, True),  # and a black one.
+        ((225, 180, 205), 6, False),  # Eosin, pale.
+        ((110, 70, 150), 20, False),  # Haematoxylin.
     ],
 )
-def test_background_is_pale_and_even_or_of_one_colour(colour, noise, glass):
+def test_glass_borders_and_pens_are_no_tissue(colour, noise, glass):
     random = np.random.default_rng(3).normal(colour, noise, (50, 50, 3))
-    assert slides.is_background(random.clip(0, 255).astype(np.uint8)) == glass
+    pixels = random.clip(0, 255).astype(np.uint8)
+    assert slides.is_background(pixels) == glass
+    pixels[10:20, 10:20] = 225, 140, 190  # A little tissue is enough.
+    assert not slides.is_background(pixels)
 
 
-def test_no_real_patch_is_taken_for_background(real_patches):
-    files = sorted(real_patches.glob("*/*/*.png"))[::10]
-    taken = [path.name for path in files if slides.is_background(patch.read_pixels(path))]
-    assert taken == []
+def test_no_real_tissue_is_taken_for_background(real_patches):
+    files = sorted(real_patches.rglob("*.png"))[::10]
+    read = {path.name: patch.read_pixels(path) for path in files}
+    whole = {name: pixels for name, pixels in read.items() if min(pixels.shape[:2]) >= 25}
+    taken = [name for name, pixels in whole.items() if slides.is_background(pixels)]
+    assert len(taken) < 0.007 * len(whole)  # Seen by eye: the coverslip's edge and ink.
+    assert not any("class1" in name for name in taken)
 
 
 def test_a_small_picture_of_an_edge_is_in_the_upper_left_on_white():

@@ -119,9 +119,17 @@ def test_a_class_that_few_patients_have_still_reaches_every_split() -> None:
     assert all(malignant == 30 for _, malignant in sums.values())
 
 
-def test_fewer_patients_than_splits_are_refused() -> None:
-    with pytest.raises(InputError, match="Found 2 patients"):
-        split_patients({"a": (1, 1), "b": (1, 1)}, 1)
+@pytest.mark.parametrize(
+    ("counts", "message"),
+    [
+        ({"a": (1, 1)}, r"Found 1 patient \('a'\).*at least 3.*--split image"),
+        ({"a": (1, 1), "b": (1, 1)}, r"Found 2 patients \('a', 'b'\)"),
+        (dict.fromkeys("abc", (1, 0)) | {"d": (1, 1)}, r"1 patient with malignant patches \('d'"),
+    ],
+)
+def test_too_few_patients_are_refused_with_what_is_needed(counts, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        split_patients(counts, 1)
 
 
 # --- published -------------------------------------------------------------------------------

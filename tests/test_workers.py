@@ -1,20 +1,24 @@
-"""What TF_CONFIG says, and what is said where it cannot be used."""
+"""What TF_CONFIG says, how workers meet, and what is said where they do not."""
 
 import json
 import socket
-import threading
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
 import pytest
 from pretended import free_ports
 
 from cancernet.cli import InputError
 from cancernet.training import workers
+from cancernet.training.run import Run
 from cancernet.training.workers import Workers
 
 PORTS = free_ports(3)
 A, B, C = (f"127.0.0.1:{port}" for port in PORTS)
+TASKS = (("worker", 0), ("worker", 1), ("worker", 2))
 
 
 def find(cluster: Any = None, kind: Any = "worker", index: Any = 0) -> Workers:
@@ -32,87 +36,98 @@ def test_the_chief_comes_first() -> None:
     found = find({"worker": [B, C], "chief": [A]}, "worker", 1)
     assert (found.rank, found.addresses, found.is_chief) == (2, (A, B, C), False)
     assert found.names([0, 2]) == f"chief 0 ({A}), worker 1 ({C})"
-    assert found.others == [0, 1]
-    first = find({"worker": [A, B]}, index="0")
-    assert first.is_chief
+    assert find({"worker": [A, B]}, index="0").is_chief
 
 
 @pytest.mark.parametrize(
     ("cluster", "kind", "index", "words"),
     [
-        ({"worker": [A, B]}, "worker", 2, "worker 0, worker 1"),
-        ({"worker": [A, B]}, "worker", None, "Give each machine its own"),
-        ({"worker": [A, B]}, "worker", True, "Give each machine its own"),
-        ({"worker": [A, B]}, "worker", [1], "Give each machine its own"),
+        ({"worker": [A, B]}, "worker", 2, "worker 2, which is none of worker 0, worker 1"),
+        ({"worker": [A, B]}, "worker", None, "an index and an address of its own"),
         ({"worker": [A, B]}, "chief", 0, "worker 0, worker 1"),
-        ({"worker": [A, B], "ps": [C]}, "worker", 0, "the type 'ps'"),
-        ({"chief": [A, B]}, "chief", 0, "as 'chief'"),
-        ({"worker": A}, "worker", 0, "as 'worker'"),
-        ({"worker": [A, A]}, "worker", 0, "twice"),
-        ({"worker": [A, "host"]}, "worker", 0, "the address 'host'"),
-        ({"worker": [A, 5]}, "worker", 0, "the address 5"),
-        ({"worker": []}, "worker", 0, "no machine"),
+        ({"worker": [A, B], "ps": [C]}, "worker", 0, "of type 'ps'"),
+        ({"worker": A}, "worker", 0, "expected as in"),
+        ({"worker": [A, "host"]}, "worker", 0, "'host'"),
+        ({"worker": [A, 5]}, "worker", 0, "expected as in"),
+        ({"worker": []}, "worker", 0, "none of"),
         ([A], "worker", 0, "expected as in"),
     ],
 )
 def test_what_cannot_be_used_is_refused(cluster: Any, kind: Any, index: Any, words: str) -> None:
-    with pytest.raises(InputError, match="TF_CONFIG") as refused:
+    with pytest.raises(InputError, match=r"^TF_CONFIG is ") as refused:
         find(cluster, kind, index)
     assert words in str(refused.value)
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"cluster": 1}', '{"cluster": {"worker": ["a:1"]}}'])
 def test_text_that_is_none_is_refused(text: str) -> None:
-    with pytest.raises(InputError, match="TF_CONFIG"):
+    with pytest.raises(InputError, match=r"^TF_CONFIG is "):
         workers.find({"TF_CONFIG": text})
 
 
 def test_a_port_that_is_taken_is_refused() -> None:
     with socket.create_server(("", 0)) as server:
         port = server.getsockname()[1]
-        with pytest.raises(InputError, match=f"Port {port}.*its own index"):
+        with pytest.raises(InputError, match=rf"Port {port}.*its own index"):
             find({"worker": [f"127.0.0.1:{port}", A]})
 
 
-def test_differences_are_named_with_the_worker() -> None:
-    three = Workers(1, (("worker", 0), ("worker", 1), ("worker", 2)), (A, B, C))
+# --- Meeting -------------------------------------------------------------------------------------
+
+
+def meet(*inputs: dict[str, Any], chief: Callable[[Run], None] = lambda run: None) -> list[Any]:
+    """Lets the first of three meet, with these inputs; gives their runs, or what refused them."""
+    addresses = tuple(f"127.0.0.1:{port}" for port in free_ports(3))
+    runs = [Run(None, epochs=3, inputs=its) for its in inputs]
+    chief(runs[0])
+
+    def come(rank: int) -> Run | str:
+        while rank == 1 and not workers._answers(addresses[0]):  # A stranger knocks, and goes.
+            time.sleep(0.05)
+        try:
+            Workers(rank, TASKS, addresses).meet(runs[rank])
+        except InputError as refused:
+            return str(refused)
+        return runs[rank]
+
+    with ThreadPoolExecutor() as threads:
+        found = list(threads.map(come, range(len(inputs))))
+    return [each.replace(addresses[2], C) if isinstance(each, str) else each for each in found]
+
+
+def test_all_go_on_from_the_chiefs_run() -> None:
+    weights = np.random.default_rng(1).random((1000, 1000))
+
+    def train(run: Run) -> None:
+        run.rows, run._state = [{"epoch": 1}], {"model": [weights], "optimizer": [weights[0]]}
+
+    for run in meet(*[{"SEED": 1}] * 3, chief=train)[1:]:
+        assert (run.rows, run.epochs) == ([{"epoch": 1}], 3)
+        assert run._state["model"][0].tobytes() == weights.tobytes()
+        assert run._state["optimizer"][0].shape == (1000,)
+
+
+def test_all_refuse_differences_and_name_them() -> None:
     alike = {"BATCH_SIZE": 32, "manifest.csv": "ab"}
-    three.refuse_differences([alike] * 3)
-    with pytest.raises(InputError) as refused:
-        three.refuse_differences([alike, alike, alike | {"BATCH_SIZE": 16, "new": 1}])
-    text = str(refused.value)
-    assert f"On worker 2 ({C}) BATCH_SIZE is 16, the chief's is 32" in text
-    assert "new is 1, the chief's is None" in text
-    assert "worker 1" not in text
+    found = meet(alike, alike, alike | {"BATCH_SIZE": 16, "new": 1})
+    assert found[0] == found[1] == found[2]
+    assert f"On worker 2 ({C}) BATCH_SIZE is 16, the chief's is 32; new is 1" in found[0]
+    assert "On worker 1" not in found[0]
+
+
+def test_who_does_not_come_is_named_by_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "START_SECONDS", 2.0)
+    for refusal in meet({}, {}):
+        assert refusal.startswith(f"worker 2 ({C}) did not come within 2 seconds")
+    with pytest.raises(InputError, match=rf"^worker 0 \({A}\) did not come"):
+        Workers(1, TASKS, (A, B, C)).meet(Run(None, epochs=1))
 
 
 def test_who_is_gone_is_told_by_silence_or_else_by_what_tensorflow_says() -> None:
     three = Workers(1, (("chief", 0), ("worker", 0), ("worker", 1)), (A, B, C))
     with socket.create_server(("127.0.0.1", PORTS[0])):
-        assert three.answering([0, 2]) == {0}
         assert f"worker 1 ({C}) has ended" in str(three.lost(""))
         with socket.create_server(("127.0.0.1", PORTS[2])):
             named = "unhealthy: /job:worker/replica:0/task:1 and so on"
-            assert f"worker 1 ({C}) has ended" in str(three.lost(named))
-            assert f"chief 0 ({A}) has ended" in str(three.lost("Deadline: Heartbeat"))
-
-
-def test_workers_wait_for_each_other_and_name_who_does_not_come() -> None:
-    tasks = (("worker", 0), ("worker", 1), ("worker", 2))
-    addresses = tuple(f"127.0.0.1:{port}" for port in free_ports(3))
-    ours = [Workers(rank, tasks, addresses) for rank in range(3)]
-    with ThreadPoolExecutor() as threads:
-        waiting = [threads.submit(us.wait, 2.0) for us in ours[:2]]
-        for each in waiting:
-            with pytest.raises(InputError, match=rf"^worker 2 \({addresses[2]}\) did not come"):
-                each.result()
-        everyone = threading.Barrier(3)
-
-        def come(us: Workers) -> None:
-            us.wait(20.0)
-            # Who has seen all is still there for the others: TensorFlow has its port from then on.
-            with socket.create_server(("", int(us.addresses[us.rank].rpartition(":")[2]))):
-                everyone.wait(20.0)
-
-        for each in [threads.submit(come, us) for us in ours]:
-            each.result()
+            assert str(three.lost(named)).startswith(f"worker 1 ({C}) has ended")
+            assert str(three.lost("Heartbeat")).startswith("Another worker has ended")

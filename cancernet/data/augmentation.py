@@ -26,8 +26,8 @@ class Parameters(NamedTuple):
 
 def augment(
     images: tf.Tensor,
-    *,
     augmentation: Augmentation,
+    *,
     seed: tf.Tensor,
     shard: tuple[tf.Tensor, tf.Tensor] | None = None,
 ) -> tf.Tensor:
@@ -43,25 +43,24 @@ def augment(
     """
     batch, height, width = tf.unstack(tf.shape(images)[:3])
     first, whole = shard or (0, batch)
-    parameters = random_parameters(
-        whole, augmentation=augmentation, image_size=(height, width), seed=seed
-    )
+    drawn = random_parameters(whole, augmentation, image_size=(height, width), seed=seed)
 
-    def own(drawn: tf.Tensor) -> tf.Tensor:
-        return drawn[first : first + batch] if shard else drawn
+    def own(values: tf.Tensor) -> tf.Tensor:
+        # Not cut where nothing is to cut off: the graph would be another, and round otherwise.
+        return values[first : first + batch] if shard else values
 
-    images = warp(images, Parameters(*map(own, parameters)))
+    images = warp(images, Parameters(*map(own, drawn)))
     # Draws of their own, so that those of the published warp are the same with and without.
     if augmentation.transpose:
-        drawn = tf.random.stateless_uniform((whole, 1, 1, 1), tf.random.fold_in(seed, 1))
-        images = tf.where(own(drawn) < 0.5, images, tf.transpose(images, (0, 2, 1, 3)))
+        draws = tf.random.stateless_uniform((whole, 1, 1, 1), tf.random.fold_in(seed, 1))
+        images = tf.where(own(draws) < 0.5, images, tf.transpose(images, (0, 2, 1, 3)))
     return images
 
 
 def random_parameters(
     count: int | tf.Tensor,
-    *,
     augmentation: Augmentation,
+    *,
     image_size: tuple[int | tf.Tensor, int | tf.Tensor],
     seed: tf.Tensor,
 ) -> Parameters:

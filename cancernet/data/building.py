@@ -1,5 +1,6 @@
 """How a data set is built: files named and copied, no overlap proved, the older set replaced."""
 
+import errno
 import hashlib
 import os
 import unicodedata
@@ -12,34 +13,28 @@ from typing import Any
 from cancernet.cli import InputError, map_files
 from cancernet.data.dataset import BUILD, EXCLUDED, MANIFEST, Dataset, Row, count_splits, read_build
 from cancernet.data.originals import Exclusion, Patch
-from cancernet.data.patch import ExcludedError
+from cancernet.data.patch import LAYOUT, ExcludedError
 from cancernet.data.splitting import SPLITS
 from cancernet.files import finish_swap, replacing_folder, write_csv, write_json
+
+LONGEST_NAME = 255  # Bytes.
+ELSEWHERE = "Name another --dataset."
 
 
 def check_replaceable(dataset: Path, *, original: Path | None, sample: bool) -> None:
     """Makes sure that building into a directory destroys nothing but an older data set.
 
-    Args:
-        dataset: The data set directory, where a half-done replacement is finished first.
-        original: The original directory; None where it is not known yet.
-        sample: Whether the sample is to be built.
-
-    Raises:
-        InputError: The directory is no data set, is built from real patches and would be replaced
-            by the sample, or lies in the original directory or around it.
+    Nor may the sample replace real patches. A half-done replacement is finished first. `original`
+    is None where it is not known yet.
     """
     finish_swap(dataset)
     target = dataset.resolve()
     if target.is_file():
-        raise InputError(f"--dataset is {target}, a file: expected a directory.")
+        raise InputError(f"{target} is a file: expected a directory. {ELSEWHERE}")
     if original is not None:
         source = original.resolve()
         if target.is_relative_to(source) or source.is_relative_to(target):
-            raise InputError(
-                f"The data set {dataset} and the originals {original} lie one in the other. "
-                "Name another --dataset."
-            )
+            raise InputError(f"{dataset} and {original} lie one in the other. {ELSEWHERE}")
     if not dataset.exists() or not any(dataset.iterdir()):
         return
     try:
@@ -47,13 +42,10 @@ def check_replaceable(dataset: Path, *, original: Path | None, sample: bool) -> 
     except InputError as error:
         raise InputError(
             f"{dataset} exists, but is no data set of ours, so it is not replaced ({error}) "
-            "Name another --dataset, or move it away."
+            f"{ELSEWHERE}"
         ) from error
     if sample and not build["sample"]:
-        raise InputError(
-            f"{dataset} is built from real patches: the sample does not replace it. "
-            "Name another --dataset."
-        )
+        raise InputError(f"{dataset} is of real patches: no sample replaces it. {ELSEWHERE}")
 
 
 # --- Names ---------------------------------------------------------------------------------------
@@ -65,12 +57,7 @@ def plan(
     """Gives every patch its file in the data set, sorted by it.
 
     Patches that share a file name all get `<patient>_<file name>`; where that is taken as well, a
-    number before the ending keeps them apart.
-
-    Args:
-        patches: The files used.
-        split_of: Each source's split.
-        folders: Each split's folder below the data set directory.
+    number before the ending keeps them apart. `folders` are those of the splits.
     """
     same_name: dict[str, list[Patch]] = defaultdict(list)
     for patch in sorted(patches, key=lambda patch: patch.source):
@@ -100,14 +87,24 @@ def _comparable(name: str) -> str:
 
 def _free_name(name: str, place: tuple[str, int], taken: dict[str, set[tuple[str, int]]]) -> str:
     """Finds a name that stands in no other split and not yet in this split's class folder."""
-    path, number, candidate = PurePosixPath(name), 1, name
+    path, number, candidate = PurePosixPath(name), 1, _short(name)
     while True:
         places = taken.setdefault(_comparable(candidate), set())
         if place not in places and all(split == place[0] for split, _ in places):
             places.add(place)
             return candidate
         number += 1
-        candidate = f"{path.stem}_{number}{path.suffix}"
+        candidate = _short(f"{path.stem}_{number}{path.suffix}")
+
+
+def _short(name: str) -> str:
+    """A name as it is, or with a hash in the place of what file systems have no room for."""
+    data = name.encode()
+    if len(data) <= LONGEST_NAME:
+        return name
+    ending = PurePosixPath(name).suffix[:8]
+    end = f"_{hashlib.sha256(data).hexdigest()[:16]}{ending}"
+    return data[: LONGEST_NAME - len(end.encode())].decode(errors="ignore") + end
 
 
 # --- Files ---------------------------------------------------------------------------------------
@@ -124,19 +121,8 @@ def build(
 ) -> Dataset:
     """Builds a data set beside the older one, if there is one, and puts it in its place.
 
-    Args:
-        dataset: The data set directory.
-        rows: What `plan` gave.
-        exclusions: The files left out.
-        original: Where the sources are.
-        copy_mode: "copy", "hardlink" or "symlink".
-        about: How it was split: `method`, `seed`, `fractions` and `sample` of build.json.
-
-    Returns:
-        The data set, with the files that vanished or changed meanwhile among its exclusions.
-
-    Raises:
-        InputError: The file system refuses the copy mode, or `prove` the split.
+    `rows` are what `plan` gave, `about` the `method`, `seed`, `fractions`, `sample` and `layout` of
+    build.json. Files that vanish or change meanwhile come to the exclusions.
     """
     with replacing_folder(dataset) as new:
         results = _stage(original, new, rows, copy_mode)
@@ -164,17 +150,20 @@ def _stage(original: Path, new: Path, rows: Sequence[Row], copy_mode: str) -> li
                 _copy(source, target, row.sha256)
             else:
                 _link(source, target, os.link if copy_mode == "hardlink" else os.symlink)
-        except FileNotFoundError:
-            return Exclusion(row.source, "vanished during the build", "")
         except ExcludedError as excluded:
             return Exclusion(row.source, excluded.reason, excluded.detail)
+        except OSError as error:
+            if not os.path.exists(source):  # noqa: PTH110
+                return Exclusion(row.source, "vanished during the build", "")
+            if error.errno not in (errno.ENAMETOOLONG, errno.ENOENT):  # ENOENT: on Windows.
+                raise
+            return Exclusion(row.source, "name too long", "")
         return row
 
     results: list[Row | Exclusion] = []
     for split in SPLITS:
         print(f"Building {split} set ...", flush=True)
-        of_split = [row for row in rows if row.split == split]
-        results += map_files(stage_file, of_split, what="Copying")
+        results += map_files(stage_file, [r for r in rows if r.split == split], what="Copying")
     return results
 
 
@@ -192,6 +181,8 @@ def _link(source: str, target: str, link: Callable[[str, str], None]) -> None:
     try:
         link(content, target)
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise
         raise InputError(
             f"A link as COPY_MODE asks for cannot be made: {error}. Links need a file system, "
             "and on Windows a right, that allows them. Set COPY_MODE = 'copy' in "
@@ -205,16 +196,14 @@ def _link(source: str, target: str, link: Callable[[str, str], None]) -> None:
 def prove(rows: Sequence[Row], about: Mapping[str, Any]) -> dict[str, Any]:
     """Makes the content of build.json and refuses a split that no metric could be trusted on.
 
-    Args:
-        rows: The patches of all splits.
-        about: As `build` takes it.
-
     Raises:
         InputError: A patient (except under `image`), file name or content stands in two splits, or
             a split lacks a class (under `published` it may be wholly empty).
     """
     method, splits = about["method"], count_splits(rows)
-    _check_classes(splits, method)
+    for split, counts in splits.items():
+        if counts["patches"] or method != "published":
+            _check_classes(split, counts, method)
     shared = {
         "patients": _in_two_splits((row.patient, row.split) for row in rows),
         "files": _in_two_splits((_comparable(_name(row.file)), row.split) for row in rows),
@@ -226,7 +215,7 @@ def prove(rows: Sequence[Row], about: Mapping[str, Any]) -> dict[str, Any]:
                 f"{len(items)} {kind} stand in two splits, {min(items)!r} first. Rename or remove "
                 "them in the original directory, or choose the 'patient' split."
             )
-    return {
+    content = {
         "method": method,
         "seed": about["seed"],
         # The published lists follow no fractions.
@@ -235,22 +224,23 @@ def prove(rows: Sequence[Row], about: Mapping[str, Any]) -> dict[str, Any]:
         "overlap": {kind: len(items) for kind, items in shared.items()},
         "sample": about["sample"],
     }
+    if about["layout"] != LAYOUT.text:
+        content["layout"] = about["layout"]
+    return content
 
 
-def _check_classes(splits: Mapping[str, Mapping[str, int]], method: str) -> None:
-    way_out = "Add patients, change TRAIN_SPLIT or VAL_SPLIT, or try another seed."
+def _check_classes(split: str, counts: Mapping[str, int], method: str) -> None:
+    more = "patches" if method == "image" else "patients"
+    way_out = "change TRAIN_SPLIT or VAL_SPLIT, or try another seed"
     if method == "published":
-        way_out = "Add patients, or take --split patient."
-    for split, counts in splits.items():
-        if method == "published" and counts["patches"] == 0:
-            continue
-        for label in ("benign", "malignant"):
-            if counts[label] == 0:
-                raise InputError(
-                    f"The {split} split has no {label} patch ({counts['patients']} patients, "
-                    f"{counts['patches']} patches): nothing can be learnt or measured there. "
-                    + way_out
-                )
+        way_out = "or take --split patient"
+    for label in ("benign", "malignant"):
+        if counts[label] == 0:
+            raise InputError(
+                f"The {split} split has no {label} patch ({counts['patients']} patients, "
+                f"{counts['patches']} patches): nothing can be learnt or measured there. "
+                f"Add {more}, {way_out}."
+            )
 
 
 def _in_two_splits(items: Iterable[tuple[str, str]]) -> set[str]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from cancernet.cli import InputError, map_files
 from cancernet.data.originals import Exclusion
-from cancernet.data.patch import ExcludedError, PatchName, parse_source
+from cancernet.data.patch import LABELS
 from cancernet.data.splitting import SPLITS
 from cancernet.files import finish_swap, read_json
 
@@ -82,13 +82,8 @@ class Dataset:
     def open(cls, folder: Path, *, verify: bool = False) -> "Dataset":
         """Reads the lists of a data set, after finishing a half-done replacement.
 
-        Args:
-            folder: Its directory, which the caller has locked.
-            verify: Compare the content of each file with its hash as well, which takes a while.
-
-        Raises:
-            InputError: There is no data set, its lists or files are damaged, or there is nothing
-                to train on or to choose the best epoch on.
+        The caller has locked it. `verify` compares each file's content with its hash as well. What
+        is damaged, missing or too much is an InputError.
         """
         finish_swap(folder)
         if not folder.is_dir():
@@ -96,21 +91,17 @@ class Dataset:
                 f"Found no data set {folder}. Make one with build_dataset.py, or with "
                 "build_dataset.py --sample to try things out, or name another --dataset."
             )
-        build = read_build(folder)
-        rows = _read_table(folder / MANIFEST, Row)
+        build, rows = read_build(folder), _read_table(folder / MANIFEST, Row)
         if len({row.file for row in rows}) != len(rows):
             raise InputError(f"{folder / MANIFEST} is damaged: two rows have the same file. {ANEW}")
         if count_splits(rows) != build["splits"]:
-            raise InputError(
-                f"{folder / MANIFEST} and {folder / BUILD} do not count the same patches: one of "
-                f"them was changed. {ANEW}"
-            )
+            raise InputError(f"{folder}: {MANIFEST} and {BUILD} do not count the same. {ANEW}")
         data = cls.of(folder, rows, build, _read_table(folder / EXCLUDED, Exclusion))
         for split in (data.training, data.validation):
             if not split:
                 raise InputError(
-                    f"The {split.name} split of {folder} is empty: training needs patches to learn "
-                    "from and patches to choose the best epoch on. Build it with --split patient."
+                    f"The {split.name} split of {folder} is empty, but training needs it to learn "
+                    "from or to choose the best epoch on. Build it with --split patient."
                 )
         _check_files(folder, rows)
         if verify:
@@ -119,11 +110,7 @@ class Dataset:
 
     @classmethod
     def of(
-        cls,
-        folder: Path,
-        rows: Sequence[Row],
-        build: dict[str, Any],
-        exclusions: list[Exclusion],
+        cls, folder: Path, rows: Sequence[Row], build: dict[str, Any], exclusions: list[Exclusion]
     ) -> "Dataset":
         """Makes a data set of rows sorted by file."""
         training, validation, testing = (
@@ -156,12 +143,13 @@ def count_splits(rows: Sequence[Row]) -> dict[str, dict[str, int]]:
     """Counts patients, patches, benign and malignant patches of each split."""
     counts = {}
     for split in SPLITS:
-        labels = [row.label for row in rows if row.split == split]
+        of_split = [row for row in rows if row.split == split]
+        malignant = sum(row.label for row in of_split)
         counts[split] = {
-            "patients": len({row.patient for row in rows if row.split == split}),
-            "patches": len(labels),
-            "benign": labels.count(0),
-            "malignant": labels.count(1),
+            "patients": len({row.patient for row in of_split}),
+            "patches": len(of_split),
+            "benign": len(of_split) - malignant,
+            "malignant": malignant,
         }
     return counts
 
@@ -170,18 +158,12 @@ def count_splits(rows: Sequence[Row]) -> dict[str, dict[str, int]]:
 
 
 def read_build(folder: Path) -> dict[str, Any]:
-    """Reads build.json.
-
-    Raises:
-        InputError: It is missing or not ours.
-    """
+    """Reads build.json; a missing or foreign one is an InputError."""
     path = folder / BUILD
     try:
         build = read_json(path)
     except FileNotFoundError as error:
-        raise InputError(
-            f"There is no {path}. Build the data set with build_dataset.py."
-        ) from error
+        raise InputError(f"There is no {path}. Build it with build_dataset.py.") from error
     except ValueError as error:
         raise InputError(f"{path} is damaged: {error}. {ANEW}") from error
     if not isinstance(build, dict) or not build.keys() >= BUILD_KEYS:
@@ -200,31 +182,22 @@ def _read_table(path: Path, kind: type) -> list[Any]:
         for line in lines:
             if len(line) != len(names):
                 raise ValueError(f"a row has {len(line)} fields: {line}")
-        return [_parse_row(*line) if kind is Row else kind(*line) for line in lines]
+        return [_parse_row(line) if kind is Row else kind(*line) for line in lines]
     except FileNotFoundError as error:
         raise InputError(f"There is no {path}. {ANEW}") from error
-    except (ValueError, csv.Error, ExcludedError) as error:
+    except (ValueError, csv.Error) as error:
         raise InputError(f"{path} is damaged: {error}. {ANEW}") from error
 
 
-def _parse_row(
-    split: str,
-    label: str,
-    patient: str,
-    x: str,
-    y: str,
-    source: str,
-    file: str,
-    size: str,
-    sha: str,
-) -> Row:
+def _parse_row(line: list[str]) -> Row:
+    split, label, patient, x, y, source, file, size, sha256 = line
     *folders, _ = file.split("/")  # No Path of each file: that takes as long as all else here.
     if split not in SPLITS or folders[:1] == [""] or ".." in folders:
         raise ValueError(f"unknown split, or a path that climbs out: {split, file}")
-    name = PatchName(patient, int(label), int(x) if x else None, int(y) if y else None)
-    if parse_source(source) != name or folders[-1:] != [label]:
-        raise ValueError(f"a row contradicts its source or its file: {name, source, file}")
-    return Row(split, name.label, patient, name.x, name.y, source, file, int(size), sha)
+    if label not in LABELS or folders[-1:] != [label]:
+        raise ValueError(f"label {label} contradicts the folder: {file}")
+    places = (int(x) if x else None, int(y) if y else None)
+    return Row(split, LABELS[label], patient, *places, source, file, int(size), sha256)
 
 
 def _check_files(folder: Path, rows: Iterable[Row]) -> None:
@@ -232,18 +205,13 @@ def _check_files(folder: Path, rows: Iterable[Row]) -> None:
     expected = {row.file: row.bytes for row in rows}
     found = dict(_list_files(str(folder), ""))
     for file, size in expected.items():
-        if file not in found:
-            raise InputError(f"{folder / file} is missing: expected {size} bytes. {ANEW}")
-        if found[file] != size:
-            raise InputError(
-                f"{folder / file} was changed since the data set was built: found {found[file]} "
-                f"bytes, expected {size}. {ANEW}"
-            )
+        if found.get(file) != size:
+            was = f"found {found[file]} bytes" if file in found else "it is missing"
+            raise InputError(f"{folder / file} was changed: {was}, expected {size} bytes. {ANEW}")
     if added := found.keys() - expected.keys() - {MANIFEST, EXCLUDED, BUILD}:
         raise InputError(
-            f"{folder / min(added)} was added since the data set was built ({len(added)} files "
-            "were): expected those of manifest.csv alone. Move it away, or put it into the "
-            "original directory and build the data set again."
+            f"{folder / min(added)} was added ({len(added)} files were): expected those of "
+            f"{MANIFEST} alone. Move it away, or to the originals. {ANEW}"
         )
 
 
@@ -260,13 +228,12 @@ def _list_files(folder: str, below: str) -> Iterator[tuple[str, int]]:
 
 def _verify(folder: Path, rows: Sequence[Row]) -> None:
     def is_same(row: Row) -> bool:
-        with (folder / row.file).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest() == row.sha256
+        return hashlib.sha256((folder / row.file).read_bytes()).hexdigest() == row.sha256
 
     same = map_files(is_same, rows, what="Verifying")
     changed = [row.file for row, as_built in zip(rows, same, strict=True) if not as_built]
     if changed:
         raise InputError(
-            f"{folder / changed[0]} was changed since the data set was built ({len(changed)} of "
-            f"{len(rows):,} files were): its hash is not that of manifest.csv. {ANEW}"
+            f"{folder / changed[0]} was changed ({len(changed)} of {len(rows):,} files were): its "
+            f"hash is not that of {MANIFEST}. {ANEW}"
         )

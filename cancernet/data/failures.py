@@ -20,14 +20,8 @@ def explained(
 ) -> Iterator[None]:
     """Turns TensorFlow's errors on files, memory and workers into messages for the user.
 
-    Args:
-        files: All patches that may be read meanwhile. Since TensorFlow does not name the one that
-            it cannot decode, they are all tried after a failure, and only then.
-        batch_size: Patches per step.
-        lost: Says which worker is gone, where an error comes of that; None for other errors.
-
-    Raises:
-        InputError: Naming the patch, the constants to lower, or the worker that is gone.
+    Since TensorFlow does not name the file that it cannot decode, all `files` are tried after a
+    failure, and only then. `lost` says which worker is gone, where an error comes of that.
     """
     try:
         yield

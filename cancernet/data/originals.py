@@ -3,7 +3,7 @@
 import hashlib
 import os
 import stat
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +11,28 @@ from pathlib import Path
 from imutils import paths
 
 from cancernet.cli import InputError, map_files
-from cancernet.data.patch import ExcludedError, PatchName, check_image, parse_source
+from cancernet.data.patch import (
+    LABELS,
+    OTHER_CLASS,
+    ExcludedError,
+    Layout,
+    PatchName,
+    check_image,
+    layout_options,
+    parse_source,
+)
 
 HANDLE = "paultimothymooney/breast-histopathology-images"  # The public data set on Kaggle.
 
 # The archive on Kaggle holds the whole data set twice, once more below this folder.
 SECOND_COPY = "IDC_regular_ps50_idx5"
 SECOND_COPY_REASON = "second copy of the data set"
+
+ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar")
+WAYS_ON = (
+    "Fetch the public data set (--download, 1.6 GB), draw a synthetic sample (--sample), or name "
+    "the directory of your images (--original DIR), laid out as <patient>/<class>/<file>."
+)
 
 
 @dataclass(frozen=True)
@@ -45,14 +60,7 @@ class Exclusion:
 
 
 def download() -> Path:
-    """Downloads the public IDC data set (1.6 GB), or finds it where an earlier call left it.
-
-    Returns:
-        The directory in kagglehub's cache that holds it; nothing is copied out of there.
-
-    Raises:
-        InputError: It cannot be had: no network, a full disk, Kaggle refuses.
-    """
+    """Downloads the public IDC data set into kagglehub's cache, or finds it there."""
     import kagglehub
 
     try:
@@ -67,55 +75,75 @@ def download() -> Path:
 
 
 def examine(
-    original: Path, *, min_side: int, max_pixels: int
+    original: Path, layout: Layout, *, min_side: int, max_pixels: int
 ) -> tuple[list[Patch], list[Exclusion]]:
-    """Lists every file below a directory and judges it.
+    """Tells all files below a directory that are used from those left out, each sorted by path.
 
-    Args:
-        original: Directory of `<patient>/<class>/<file>`, at any depth.
-        min_side: The shortest side of a patch that is used, in pixels.
-        max_pixels: The most pixels of an image that is used.
-
-    Returns:
-        The files used and those left out, each sorted by path; together they are all files there.
-
-    Raises:
-        InputError: There is no file that can be used.
+    An InputError where there is no such directory, or not a file of each class that can be used.
     """
     if original.is_file():
-        raise InputError(f"{original} is a file: expected the directory of the images.")
-    names, exclusions = _list_patches(original)
+        unpack = " Unpack it first." if original.name.lower().endswith(ARCHIVES) else ""
+        raise InputError(f"{original} is a file: expected the directory of the images.{unpack}")
+    if not original.is_dir():
+        raise InputError(f"There is no directory {original}. {WAYS_ON}")
+    names, exclusions = _list_patches(original, layout)
 
     def examine_file(source: str) -> Patch | Exclusion:
         try:
             data = _read(original, source)
-            width, height = check_image(data, min_side=min_side, max_pixels=max_pixels)
+            size = check_image(data, min_side=min_side, max_pixels=max_pixels)
         except ExcludedError as excluded:
             return Exclusion(source, excluded.reason, excluded.detail)
-        name = names[source]
-        sha256 = hashlib.sha256(data).hexdigest()
-        return Patch(
-            source, name.patient, name.label, name.x, name.y, len(data), sha256, width, height
-        )
+        name, sha256 = names[source], hashlib.sha256(data).hexdigest()
+        return Patch(source, name.patient, name.label, name.x, name.y, len(data), sha256, *size)
 
     examined = list(map_files(examine_file, list(names), what="Checking"))
     exclusions += [each for each in examined if isinstance(each, Exclusion)]
     patches, same_content = _drop_same_content([e for e in examined if isinstance(e, Patch)])
-    exclusions += same_content
-    if not patches:
-        found = f"Found {len(exclusions):,} files in {original}" + "".join(
-            f"; {reason}: {count:,}"
-            for reason, count in Counter(each.reason for each in exclusions).most_common()
-        )
-        raise InputError(
-            f"{found}. Expected PNG or JPEG patches as <patient>/<class>/<file>, class 0 benign "
-            f"and class 1 malignant. Put them into {original} or name another --original; "
-            "--download fetches the public data set, --sample draws a synthetic one."
-        )
-    return patches, sorted(exclusions, key=lambda exclusion: exclusion.source)
+    exclusions = sorted(exclusions + same_content, key=lambda exclusion: exclusion.source)
+    if len({patch.label for patch in patches}) < 2:
+        raise InputError(_nothing_to_learn(original, patches, exclusions))
+    return patches, exclusions
 
 
-def _list_patches(original: Path) -> tuple[dict[str, PatchName], list[Exclusion]]:
+def _nothing_to_learn(
+    original: Path, patches: Sequence[Patch], exclusions: Sequence[Exclusion]
+) -> str:
+    """Says what was found in the place of patches of both classes, and what to do."""
+    malignant = sum(patch.label for patch in patches)
+    found = (
+        f"Found {len(patches) + len(exclusions):,} files in {original}: "
+        f"{len(patches) - malignant:,} benign and {malignant:,} malignant patches"
+    )
+    of_reason: dict[str, list[str]] = defaultdict(list)
+    for exclusion in exclusions:
+        of_reason[exclusion.reason].append(exclusion.source)
+    for reason, sources in of_reason.items():
+        found += f"; {reason}: {len(sources):,} ({sources[0]!r}{', ...' if sources[1:] else ''})"
+    expected = (
+        "Expected PNG or JPEG patches of both classes, 0 benign and 1 malignant, such as "
+        f"{original / 'anna' / '0' / 'tile.png'}."
+    )
+    return f"{found}. {expected} {_way_on(of_reason)}"
+
+
+def _way_on(left_out: Mapping[str, Sequence[str]]) -> str:
+    archives = [s for of in left_out.values() for s in of if s.lower().endswith(ARCHIVES)]
+    if archives:
+        return f"Unpack {', '.join(archives[:3])} first."
+    if "no patient" in left_out:
+        return (
+            "Do the files' names begin with the patient? Then take --layout class/patient_file, "
+            "with what follows the patient in the place of _."
+        )
+    for *folders, _ in (source.split("/") for source in left_out.get(OTHER_CLASS, ())):
+        if sum(folder in LABELS for folder in folders) == 1:
+            ways = layout_options(folders, ["file"])
+            return f"Which folder above or below the class is the patient? Take {ways}."
+    return WAYS_ON
+
+
+def _list_patches(original: Path, layout: Layout) -> tuple[dict[str, PatchName], list[Exclusion]]:
     """Finds all files, sorted, that their names do not rule out."""
 
     def relative(path: str) -> str:
@@ -125,7 +153,7 @@ def _list_patches(original: Path) -> tuple[dict[str, PatchName], list[Exclusion]
     for source in sorted(map(relative, paths.list_files(str(original)))):
         try:
             source.encode()
-            names[source] = parse_source(source)
+            names[source] = parse_source(source, layout)
         except UnicodeEncodeError:
             exclusions.append(Exclusion(source, "name is not valid UTF-8", ""))
         except ExcludedError as excluded:
@@ -150,49 +178,33 @@ def _drop_second_copy(
     """Leaves out the archive's second copy where the same patient and class stand outside it."""
     inside = {source for source in names if SECOND_COPY in source.split("/")[:-1]}
     outside = {(name.patient, name.label) for source, name in names.items() if source not in inside}
-    exclusions = [
-        Exclusion(
-            source,
-            SECOND_COPY_REASON,
-            f"patient {name.patient}, class {name.label} stands outside {SECOND_COPY}, too",
-        )
-        for source, name in names.items()
-        if source in inside and (name.patient, name.label) in outside
-    ]
-    dropped = {exclusion.source for exclusion in exclusions}
-    return {source: names[source] for source in names if source not in dropped}, exclusions
+    kept, exclusions = {}, []
+    for source, name in names.items():
+        if source in inside and (name.patient, name.label) in outside:
+            detail = f"patient {name.patient}, class {name.label} stands outside {SECOND_COPY}, too"
+            exclusions.append(Exclusion(source, SECOND_COPY_REASON, detail))
+        else:
+            kept[source] = name
+    return kept, exclusions
 
 
 def _read(original: Path, source: str) -> bytes:
-    """Reads a file that is a regular one, or a link to one inside the directory; else excludes it.
-
-    Raises:
-        ExcludedError: For the reason why it cannot be read.
-    """
+    """Reads a regular file, or a link to one inside the directory; else raises ExcludedError."""
     path = f"{original}/{source}"  # Text: a Path of each file would cost as much as reading it.
+    is_link = os.path.islink(path)  # noqa: PTH114
     try:
-        mode = os.lstat(path).st_mode
-        if stat.S_ISLNK(mode):
-            mode = _follow_link(Path(path), original)
+        mode = os.stat(path).st_mode  # noqa: PTH116
+        if is_link and not Path(path).resolve().is_relative_to(original.resolve()):
+            raise ExcludedError("link out of the directory", str(Path(path).readlink()))
         if not stat.S_ISREG(mode):  # Opening a pipe would wait for ever.
             raise ExcludedError("not a regular file", "")
         with open(path, "rb", buffering=0) as file:  # noqa: PTH123
             return file.read()
     except FileNotFoundError as error:
-        raise ExcludedError("vanished during the build", "") from error
-    except (OSError, RuntimeError) as error:  # Up to Python 3.12 a loop of links is the latter.
+        reason = "dangling link" if is_link else "vanished during the build"
+        raise ExcludedError(reason, "") from error
+    except OSError as error:
         raise ExcludedError("unreadable file", str(error)) from error
-
-
-def _follow_link(path: Path, original: Path) -> int:
-    """Gives the mode of what a link inside a directory leads to, if that is inside as well."""
-    try:
-        target = path.resolve(strict=True)
-    except FileNotFoundError as error:
-        raise ExcludedError("dangling link", "") from error
-    if not target.is_relative_to(original.resolve()):
-        raise ExcludedError("link out of the directory", str(path.readlink()))
-    return target.stat().st_mode
 
 
 def _drop_same_content(patches: Sequence[Patch]) -> tuple[list[Patch], list[Exclusion]]:

@@ -2,6 +2,7 @@
 
 import io
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from cancernet.data.splitting import SPLITS
 PATCH_SIDE = 50
 
 LABELS = {"0": 0, "1": 1}
+OTHER_CLASS = "class folder other than 0 or 1"
 
 IDC_NAME = re.compile(
     # What stands behind, as in "..._class0 (1).png" or "..._class0_copy.png", changes no fact.
@@ -35,17 +37,15 @@ JPEG_AFTER_SCAN = {JPEG_END, b"\xff\xda", b"\xff\xc4"}
 
 
 class ExcludedError(Exception):
-    """A file that the data set leaves out.
-
-    Attributes:
-        reason: A short phrase, the same for all files left out for it.
-        detail: What was found in this file.
-    """
+    """A file that cannot be used: a reason, the same phrase for all such files, and a detail."""
 
     def __init__(self, reason: str, detail: str) -> None:
-        """Keeps the reason and the detail."""
+        """Keeps both."""
         super().__init__(f"{reason}: {detail}")
         self.reason, self.detail = reason, detail
+
+
+# --- Names ---------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -65,37 +65,87 @@ class PatchName(PatchFacts):
     label: int
 
 
-def parse_source(source: str) -> PatchName:
-    """Reads patient, label and position from a path `<patient>/<class>/<file>`.
+class Layout:
+    """Which folder, or part of a file's name, is the patient and which the class.
 
-    Args:
-        source: Path below the original directory, with forward slashes. More folders may stand
-            before the patient's.
-
-    Raises:
-        ExcludedError: A hidden file, a class folder other than 0 and 1, a label or a patient in
-            the name that contradicts the folders, or no patient at all.
+    Its text has a part for each of the last folders of a path and one for the file's name, such as
+    "patient/slide/class/file". Words other than "patient" and "class" stand for anything, and such
+    a folder may be missing; what is between the words of a part, as in "class/patient_file", stands
+    for itself. Several patient words make one patient together.
     """
-    *folders, file_name = source.split("/")
-    for part in (*folders, file_name):
+
+    def __init__(self, text: str) -> None:
+        """Takes a text that the rule of LAYOUT holds for."""
+        self.text = text
+        self._parts = [(re.findall(WORD, part), _pattern(part)) for part in text.split("/")]
+
+    def read(self, source: str) -> tuple[str, str]:
+        """Reads patient and class from a path; empty where it does not have them."""
+        pieces, parts = source.split("/"), self._parts
+        for part in self._parts[:-1]:
+            if len(parts) > len(pieces) and {"patient", "class"}.isdisjoint(part[0]):
+                parts = [other for other in parts if other is not part]
+        length = min(len(parts), len(pieces))
+        found: dict[str, list[str]] = {"patient": [], "class": []}
+        for (words, pattern), piece in zip(parts[-length:], pieces[-length:], strict=True):
+            match = pattern.fullmatch(piece)
+            for word, value in zip(words, match.groups() if match else (), strict=False):
+                found.setdefault(word, []).append(value)
+        return "_".join(found["patient"]), "".join(found["class"])
+
+    def above(self, source: str) -> list[str]:
+        """Gives the folders above those that the layout speaks of."""
+        pieces = source.split("/")
+        return pieces[: max(0, len(pieces) - len(self._parts))]
+
+
+WORD = "[a-z0-9]+"
+
+
+def _pattern(part: str) -> re.Pattern[str]:
+    amid = "([01])" if part != "class" else "(.+)"  # A class folder is named where it is another.
+    return re.compile(
+        re.sub(WORD, lambda word: amid if word[0] == "class" else "(.+?)", re.escape(part)),
+        re.DOTALL,
+    )
+
+
+LAYOUT = Layout("patient/class/file")
+
+
+def layout_options(folders: Sequence[str], below: Sequence[str]) -> str:
+    """Lists the layouts in which one of several folders is the patient, and `below` those below."""
+    has_class = "class" not in below  # Then one of the folders is the class.
+    words = ["class" if has_class and name in LABELS else "folder" for name in folders]
+    return ", ".join(
+        f"--layout {'/'.join([*words[:place], 'patient', *words[place + 1 :], *below])} "
+        f"if it is {name!r}"
+        for place, name in enumerate(folders)
+        if words[place] == "folder"
+    )
+
+
+def parse_source(source: str, layout: Layout = LAYOUT) -> PatchName:
+    """Reads patient, label and position from a path, or raises ExcludedError for what is amiss."""
+    parts = source.split("/")
+    for part in parts:
         if part.startswith(".") or part == "__MACOSX":
             raise ExcludedError("hidden or macOS file", part)
-    patient_folder, class_folder = ["", "", *folders][-2:]
-    if class_folder not in LABELS:
-        raise ExcludedError("class folder other than 0 or 1", class_folder or "no folder")
-    in_name = CLASS_IN_NAME.search(file_name)
-    if in_name and in_name["label"] != class_folder:
-        detail = f"folder {class_folder}, file name {in_name['label']}"
-        raise ExcludedError("label mismatch", detail)
-    idc_name = IDC_NAME.match(file_name)
+    in_folder, label = layout.read(source)
+    if label not in LABELS:
+        raise ExcludedError(OTHER_CLASS, label or "no folder")
+    in_name = CLASS_IN_NAME.search(parts[-1])
+    if in_name and in_name["label"] != label:
+        raise ExcludedError("label mismatch", f"folder {label}, file name {in_name['label']}")
+    idc_name = IDC_NAME.match(parts[-1])
     if idc_name is None:
-        if not patient_folder:
-            raise ExcludedError("no patient", "expected <patient>/<class>/<file>")
-        return PatchName(patient_folder, LABELS[class_folder], None, None)
+        if not in_folder:
+            raise ExcludedError("no patient", f"expected {layout.text}")
+        return PatchName(in_folder, LABELS[label], None, None)
     patient = idc_name["patient"]
-    if IDC_PATIENT.fullmatch(patient_folder) and patient_folder != patient:
-        raise ExcludedError("patient mismatch", f"folder {patient_folder}, file name {patient}")
-    return PatchName(patient, LABELS[class_folder], int(idc_name["x"]), int(idc_name["y"]))
+    if IDC_PATIENT.fullmatch(in_folder) and in_folder != patient:
+        raise ExcludedError("patient mismatch", f"folder {in_folder}, file name {patient}")
+    return PatchName(patient, LABELS[label], int(idc_name["x"]), int(idc_name["y"]))
 
 
 def read_facts(path: Path) -> PatchFacts:
@@ -113,19 +163,13 @@ def read_facts(path: Path) -> PatchFacts:
     return PatchFacts("" if patient in SPLITS else patient, label, None, None)
 
 
+# --- Bytes ---------------------------------------------------------------------------------------
+
+
 def check_image(data: bytes, *, min_side: int, max_pixels: int) -> tuple[int, int]:
-    """Makes sure that a file is a whole 8-bit PNG or JPEG, whatever its name says.
+    """Gives width and height of a whole 8-bit PNG or JPEG; raises ExcludedError for all else.
 
-    Args:
-        data: The file's bytes.
-        min_side: The shortest side allowed, in pixels.
-        max_pixels: The most pixels allowed; checked before anything is decoded.
-
-    Returns:
-        Width and height in pixels.
-
-    Raises:
-        ExcludedError: The file cannot be used.
+    The header is checked before anything is decoded; what the file is called is of no account.
     """
     if not data:
         raise ExcludedError("empty file", "0 bytes")

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from cancernet.cli import InputError
 from cancernet.data.augmentation import augment
-from cancernet.recipe import Augmentation
+from cancernet.data.dataset import Split
+from cancernet.recipe import Recipe
 
 CLASSES = 2  # Benign and malignant.
 
@@ -34,82 +35,60 @@ class Reading:
 
     image_size: tuple[int, int]  # Height and width in pixels, which patches are resized to.
     batch_size: int  # Patches per batch, over all workers; the last one may be smaller.
-    data_format: str = "channels_last"  # Or "channels_first".
-    replicas: int = 1  # Among how many devices each batch is shared out, over all workers.
+    replicas: int = 1  # Among how many devices each training batch is shared out, over all workers.
+    worker: int = 0  # Which worker this is; each trains on its shard of every batch.
+    workers: int = 1  # How many there are, each with as many replicas, each scoring all patches.
+    cache_bytes: int = 0  # Training patches that need no more are decoded once, and kept.
 
 
 def training_batches(
-    files: Sequence[str | Path],
-    labels: Sequence[int] | NDArray[np.integer],
-    *,
-    reading: Reading,
-    augmentation: Augmentation | None,
-    seed: int,
-    epochs: int,
-    first_epoch: int = 0,
-    cache_bytes: int = 0,
-    worker: int = 0,
-    workers: int = 1,
+    split: Split, recipe: Recipe, reading: Reading, *, seed: int, first_epoch: int = 0
 ) -> tf.data.Dataset:
     """Makes the batches of all epochs, one epoch after the other.
 
     In each epoch every patch comes once, in an order over the whole set; no batch holds patches of
     two epochs. Order and warps depend on `seed`, the epoch and the step in it alone, so that
-    training resumed at `first_epoch` gets exactly what it would have got. `fit` has to be told
-    `steps_per_epoch`, the same `epochs`, and `shuffle=False`.
-
-    Args:
-        files: Patches, PNG or JPEG.
-        labels: 0 benign or 1 malignant, one per file.
-        reading: How they are read.
-        augmentation: Ranges of the random warp, or None for the patches as they are.
-        seed: Fixes order and warps.
-        epochs: The epoch to stop before, counted from 0.
-        first_epoch: The epoch to start with, counted from 0.
-        cache_bytes: Where the decoded patches need no more memory than this, they are read once,
-            now, and kept; else they are read anew in each epoch.
-        worker: Which worker this is, counted from 0.
-        workers: How many there are, each with as many replicas: it gets its shard of every batch.
+    training resumed at `first_epoch`, counted from 0, gets exactly what it would have got. `fit`
+    has to be told `steps_per_epoch`, the recipe's epochs, and `shuffle=False`.
 
     Returns:
         Pairs of images, as `scoring_batches` gives them, and one-hot labels, float32, shape
         (batch, 2), column 1 malignant.
 
     Raises:
-        InputError: There are no files.
+        InputError: The split is empty.
     """
-    paths = _path_tensor(files)
-    targets = tf.one_hot(labels, depth=CLASSES)
-
+    paths, count = _path_tensor(split.files), len(split.files)
+    targets = tf.one_hot(split.labels, depth=CLASSES)
     pixels = None
-    if len(files) * math.prod(reading.image_size) * 3 <= cache_bytes:
+    if count * math.prod(reading.image_size) * 3 <= reading.cache_bytes:
         pixels = _read_all(paths, reading.image_size)
 
     def steps_of_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
-        order = tf.random.experimental.stateless_shuffle(tf.range(len(files)), [seed, epoch])
+        order = tf.random.experimental.stateless_shuffle(tf.range(count), [seed, epoch])
         return _steps(order, reading).enumerate().map(lambda step, chosen: (epoch, step, chosen))
 
     def load(epoch: tf.Tensor, step: tf.Tensor, chosen: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         shard = None
-        if workers > 1:
+        if reading.workers > 1:
             whole = tf.size(chosen)
-            size = -(-whole // reading.replicas) * (reading.replicas // workers)  # See _shareable.
-            shard = (worker * size, whole)
-            chosen = chosen[worker * size : (worker + 1) * size]
+            each = reading.replicas // reading.workers
+            size = -(-whole // reading.replicas) * each  # See _shareable.
+            shard = (reading.worker * size, whole)
+            chosen = chosen[shard[0] : shard[0] + size]
         if pixels is None:
             images = _read_batch(tf.gather(paths, chosen), reading.image_size)
         else:
             images = tf.gather(pixels, chosen)
-        images = _scale(images)
-        if augmentation is not None:
-            step_seed = tf.random.fold_in([seed, epoch], step)
-            images = augment(images, augmentation=augmentation, seed=step_seed, shard=shard)
-        return _arrange(images, reading), tf.gather(targets, chosen)
+        step_seed = tf.random.fold_in([seed, epoch], step)
+        images = augment(_scale(images), recipe.augmentation, seed=step_seed, shard=shard)
+        return images, tf.gather(targets, chosen)
 
     # Parted into steps before anything is read, so that no batch straddles two epochs and the
     # next epoch's first batches are read while the last of this one are trained on.
-    steps = tf.data.Dataset.range(first_epoch, epochs).flat_map(steps_of_epoch)
-    return _in_parallel(steps, load)
+    return _in_parallel(
+        tf.data.Dataset.range(first_epoch, recipe.epochs).flat_map(steps_of_epoch), load
+    )
 
 
 def scoring_batches(files: Sequence[str | Path], reading: Reading) -> tf.data.Dataset:
@@ -117,55 +96,51 @@ def scoring_batches(files: Sequence[str | Path], reading: Reading) -> tf.data.Da
 
     Returns:
         Images alone, as `model.predict` takes them: float32 in [0, 1], shape
-        (batch, height, width, 3), or (batch, 3, height, width) with "channels_first".
+        (batch, height, width, 3).
 
     Raises:
         InputError: There are no files.
     """
+    if reading.workers > 1:
+        reading = replace(reading, replicas=1)
     return _in_parallel(
         _steps(_path_tensor(files), reading),
-        lambda paths: _finish(_read_batch(paths, reading.image_size), reading),
+        lambda paths: _scale(_read_batch(paths, reading.image_size)),
     )
 
 
 def tile_batches(tiles: Sequence[NDArray[np.uint8]], reading: Reading) -> tf.data.Dataset:
     """Makes batches of tiles cut from a larger image, as `scoring_batches` does of files.
 
-    Args:
-        tiles: Red, green and blue, uint8 in [0, 255], each of shape (height, width, 3) of its own.
-        reading: How they are resized and put together.
+    The tiles are red, green and blue, uint8 in [0, 255], each of shape (height, width, 3) of its
+    own.
     """
-    height, width = reading.image_size
-    pixels = np.empty((len(tiles), height, width, 3), np.uint8)
+    pixels = np.empty((len(tiles), *reading.image_size, 3), np.uint8)
     for shape in {tile.shape for tile in tiles}:
         alike = [index for index, tile in enumerate(tiles) if tile.shape == shape]
-        stack = np.stack([tiles[index] for index in alike])
-        pixels[alike] = _resize(stack, height=height, width=width)
-
-    batches = tf.data.Dataset.from_tensor_slices(pixels).batch(reading.batch_size)
-    return _in_parallel(batches, lambda batch: _finish(batch, reading))
+        pixels[alike] = _resize(np.stack([tiles[index] for index in alike]), reading.image_size)
+    return _in_parallel(
+        tf.data.Dataset.from_tensor_slices(pixels).batch(reading.batch_size), _scale
+    )
 
 
 def read_sample(
-    files: Sequence[Path], count: int, reading: Reading, *, seed: int
+    split: Split, recipe: Recipe, reading: Reading, *, seed: int
 ) -> NDArray[np.float32] | None:
-    """Reads some patches, drawn at random: of which batch-norm statistics are re-estimated.
+    """Reads so many patches at random as the recipe re-estimates batch normalization by, if any.
 
-    Returns:
-        At most `count` images, as `scoring_batches` gives them; None where `count` is 0.
+    They are as `scoring_batches` gives them.
     """
-    count = min(count, len(files))
-    if not count:
+    if not recipe.reestimation:
         return None
-    chosen = random.Random(seed).sample(files, count)
-    batches = scoring_batches(chosen, replace(reading, replicas=1))
-    return np.concatenate(list(batches.as_numpy_iterator()))
+    chosen = random.Random(seed).sample(split.files, min(recipe.reestimation, len(split)))
+    return np.asarray(_scale(_read_all(_path_tensor(chosen), reading.image_size)))
 
 
 # --- Steps ---------------------------------------------------------------------------------------
 
 
-def steps_per_epoch(patches: int, *, batch_size: int, replicas: int = 1) -> int:
+def steps_per_epoch(patches: int, reading: Reading) -> int:
     """Counts the batches that hold every patch once.
 
     Where the last batch is too small for every replica to get a patch of it, which Keras cannot
@@ -174,6 +149,7 @@ def steps_per_epoch(patches: int, *, batch_size: int, replicas: int = 1) -> int:
     Raises:
         InputError: A batch is too small for the replicas, be it the only one.
     """
+    batch_size, replicas = reading.batch_size, reading.replicas
     steps = math.ceil(patches / batch_size)
     last = patches - (steps - 1) * batch_size
     if steps > 1 and not _shareable(last, replicas):
@@ -196,7 +172,7 @@ def _shareable(batch: int, replicas: int) -> bool:
 def _steps(items: tf.Tensor, reading: Reading) -> tf.data.Dataset:
     """Parts items into those of each step: `batch_size` of them, and in the last one the rest."""
     count, size = len(items), reading.batch_size
-    steps = steps_per_epoch(count, batch_size=size, replicas=reading.replicas)
+    steps = steps_per_epoch(count, reading)
 
     @as_is
     def items_of_step(step: tf.Tensor) -> tf.Tensor:
@@ -204,6 +180,12 @@ def _steps(items: tf.Tensor, reading: Reading) -> tf.data.Dataset:
         return items[step * size : end]
 
     return tf.data.Dataset.range(steps, output_type=tf.int32).map(items_of_step)
+
+
+def _in_parallel(steps: tf.data.Dataset, load: Callable[..., object]) -> tf.data.Dataset:
+    """Loads several batches at a time, and the next while one is in use; keeps their order."""
+    batches = steps.map(as_is(load), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    return batches.prefetch(tf.data.AUTOTUNE)
 
 
 # --- Pixels --------------------------------------------------------------------------------------
@@ -215,25 +197,19 @@ def read_patch(path: tf.Tensor, *, height: int, width: int) -> tf.Tensor:
     PNG (8 bits a channel or fewer, of any colour type; transparency is dropped) and JPEG, told
     apart by content, not by name. The pixels are those that Pillow gives, which Keras reads with.
 
-    Args:
-        path: The file's name, string, shape ().
-        height: Rows of the result.
-        width: Its columns.
-
     Returns:
         Red, green and blue, uint8 in [0, 255], shape (height, width, 3).
     """
     # In spite of its name this reads PNG, too. tf.io.decode_image would take the fast arithmetic
     # for JPEG, which is up to 16 levels off; Pillow takes the accurate one.
     image = tf.io.decode_jpeg(tf.io.read_file(path), channels=3, dct_method="INTEGER_ACCURATE")
-    return _resize(image, height=height, width=width)
+    return _resize(image, (height, width))
 
 
-def _resize(images: tf.Tensor, *, height: int, width: int) -> tf.Tensor:
+def _resize(images: tf.Tensor, image_size: tuple[int, int]) -> tf.Tensor:
     """Resizes images of shape (..., height, width, channels) to their nearest neighbours."""
     sides = tf.cast(tf.shape(images), tf.float64)
-    rows = _nearest_neighbours(sides[-3], height)
-    columns = _nearest_neighbours(sides[-2], width)
+    rows, columns = map(_nearest_neighbours, (sides[-3], sides[-2]), image_size)
     return tf.gather(tf.gather(images, rows, axis=-3), columns, axis=-2)
 
 
@@ -265,31 +241,13 @@ def _read_batch(paths: tf.Tensor, image_size: tuple[int, int]) -> tf.Tensor:
 
 def _read_all(paths: tf.Tensor, image_size: tuple[int, int]) -> tf.Tensor:
     """Reads all patches into memory, uint8, shape (patches, height, width, 3)."""
-    pixels = np.empty((len(paths), *image_size, 3), np.uint8)
     steps = _steps(paths, Reading(image_size, READ_AT_ONCE))
-    batches = _in_parallel(steps, lambda paths: _read_batch(paths, image_size))
-    for first, batch in zip(range(0, len(paths), READ_AT_ONCE), batches, strict=True):
-        pixels[first : first + len(batch)] = batch
-    return tf.convert_to_tensor(pixels)
+    batches = _in_parallel(steps, lambda some: _read_batch(some, image_size))
+    return tf.concat(list(batches), axis=0)
 
 
 def _scale(pixels: tf.Tensor) -> tf.Tensor:
     return tf.cast(pixels, tf.float32) * (1 / 255)
-
-
-def _finish(pixels: tf.Tensor, reading: Reading) -> tf.Tensor:
-    return _arrange(_scale(pixels), reading)
-
-
-def _arrange(images: tf.Tensor, reading: Reading) -> tf.Tensor:
-    first = reading.data_format == "channels_first"
-    return tf.transpose(images, (0, 3, 1, 2)) if first else images
-
-
-def _in_parallel(steps: tf.data.Dataset, load: Callable[..., object]) -> tf.data.Dataset:
-    """Loads several batches at a time, and the next while one is in use; keeps their order."""
-    batches = steps.map(as_is(load), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    return batches.prefetch(tf.data.AUTOTUNE)
 
 
 def _path_tensor(files: Sequence[str | Path]) -> tf.Tensor:

@@ -68,13 +68,8 @@ def draw_sample(folder: Path, *, seed: int) -> int:
 
     A patch is 8-bit RGB, 50 x 50 pixels; x and y are its upper left corner on the slide in pixels,
     1 more than a multiple of 50. Patches without tissue are not written. The same seed gives the
-    same bytes. An older sample is replaced once the new one is whole.
-
-    Returns:
-        The number of patches, about 3,200.
-
-    Raises:
-        InputError: Something other than sample patients is in `folder`. Nothing is changed then.
+    same bytes. An older sample is replaced once the new one is whole; what is none is an
+    InputError. Returns how many are drawn.
     """
     _check_replaceable(folder)
     patches = 0
@@ -97,9 +92,8 @@ def _check_replaceable(folder: Path) -> None:
     for entry in sorted(folder.iterdir()) if folder.exists() else ():
         if entry.name not in SAMPLE_PATIENTS or not entry.is_dir():
             raise InputError(
-                f"{folder} holds {entry.name!r}, which drawing the sample would delete: expected "
-                f"only folders of its patients, {SAMPLE_PATIENTS[0]} to {SAMPLE_PATIENTS[-1]}. "
-                f"Move what is yours away, or draw the sample into another folder."
+                f"{folder} holds {entry.name!r}, which drawing the sample would delete: move what "
+                "is yours away, or draw the sample into another folder (SAMPLE_PATH)."
             )
 
 

@@ -1,7 +1,6 @@
-"""Which patch goes to training, validation and testing: three splits, pure functions.
+"""Which patch goes to training, validation and testing.
 
-Everything is sorted before it is shuffled, with a generator of its own, so that the same seed gives
-the same split on every machine and file system.
+Everything is sorted before it is shuffled, so that the same seed gives the same split everywhere.
 """
 
 import csv
@@ -61,12 +60,7 @@ def read_published() -> dict[str, PublishedPatient]:
 
 
 def split_fractions(train_split: float, val_split: float) -> dict[str, float]:
-    """Turns the two published ratios into each split's share of the whole.
-
-    Args:
-        train_split: Share of the whole that is for training and validation.
-        val_split: Share of that part which is for validation.
-    """
+    """Turns the two published ratios, TRAIN_SPLIT and VAL_SPLIT, into shares of the whole."""
     shares = (train_split * (1 - val_split), train_split * val_split, 1 - train_split)
     return {split: round(share, 12) for split, share in zip(SPLITS, shares, strict=True)}
 
@@ -74,20 +68,14 @@ def split_fractions(train_split: float, val_split: float) -> dict[str, float]:
 def assign_splits(
     patches: Sequence["Patch"], *, method: str, train_split: float, val_split: float, seed: int
 ) -> dict[str, str]:
-    """Gives every patch its split.
+    """Gives every patch, by its source, a split; the order of the patches does not matter.
 
     Args:
-        patches: All patches; their order does not matter.
+        patches: All patches.
         method: "image", "patient" or "published".
-        train_split: As in `split_fractions`.
-        val_split: As in `split_fractions`.
+        train_split: Share of the whole that is for training and validation.
+        val_split: Share of that part which is for validation.
         seed: Same seed, same split.
-
-    Returns:
-        Each source's split.
-
-    Raises:
-        InputError: There are fewer patients than splits.
     """
     if method == "image":
         sources = [patch.source for patch in patches]
@@ -128,23 +116,8 @@ def split_patients(
     The distance is Pearson's chi-square between the patches of each class in each split and those
     that the fractions ask for. From several random beginnings, random moves of one patient and
     swaps of two are kept wherever they lessen it; the nearest end is taken.
-
-    Args:
-        counts: Each patient's benign and malignant patches.
-        fractions: Each split's share of the whole.
-        seed: Same seed, same split.
-
-    Returns:
-        Each patient's split.
-
-    Raises:
-        InputError: There are fewer patients than splits.
     """
-    if len(counts) < len(SPLITS):
-        raise InputError(
-            f"Found {len(counts)} patients, but {len(SPLITS)} splits that share none need at least "
-            f"{len(SPLITS)}. Add patients, or take SPLIT_BY = 'image' and its flattering metrics."
-        )
+    _check_enough(counts)
     generator = random.Random(seed)
     shares = [fractions[split] for split in SPLITS]
     ends = [_approach(counts, shares, generator) for _ in range(BEGINNINGS)]
@@ -152,14 +125,26 @@ def split_patients(
     return {patient: SPLITS[place] for patient, place in nearest.items()}
 
 
+def _check_enough(counts: Mapping[str, Counts]) -> None:
+    of_class = [{patient for patient in counts if counts[patient][label]} for label in (0, 1)]
+    for patients, what in (
+        (counts.keys(), ""),
+        (of_class[0], " with benign patches"),
+        (of_class[1], " with malignant patches"),
+    ):
+        if len(patients) < len(SPLITS):
+            names = ", ".join(map(repr, sorted(patients)))
+            raise InputError(
+                f"Found {len(patients)} patient{'s' * (len(patients) != 1)}{what} ({names}): three "
+                "splits that share no patient and hold both classes need at least 3. Add patients, "
+                "or see --split image, whose metrics flatter."
+            )
+
+
 def _approach(
     counts: Mapping[str, Counts], shares: Sequence[float], generator: random.Random
 ) -> tuple[float, dict[str, int]]:
-    """Goes from a random beginning to where no move tried helps.
-
-    Returns:
-        The distance there, and each patient's split as its place in SPLITS.
-    """
+    """Goes to where no move tried helps; gives the distance, and patients' places in SPLITS."""
     patients, places = sorted(counts), range(len(SPLITS))
     wholes = [sum(of_class) for of_class in zip(*counts.values(), strict=True)]
     expected = [share * whole for whole in wholes for share in shares]
@@ -175,9 +160,8 @@ def _approach(
     distance = _distance(totals, expected)
     for _ in range(min(MOST_TRIES, TRIES_PER_PATIENT * len(patients))):
         first, second = generator.sample(patients, 2)
-        if generator.random() < 0.5:
-            changes = {first: place_of[second], second: place_of[first]}
-        else:
+        changes = {first: place_of[second], second: place_of[first]}
+        if generator.random() >= 0.5:
             changes = {first: generator.choice(places)}
         changed = totals.copy()
         for patient, place in changes.items():

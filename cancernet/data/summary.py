@@ -1,32 +1,30 @@
 """What build_dataset.py says of a build: the table and the sentences around it."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence, Set
-from contextlib import suppress
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from cancernet.data.dataset import Dataset
 from cancernet.data.originals import SECOND_COPY_REASON, Exclusion, Patch
-from cancernet.data.patch import PATCH_SIDE, ExcludedError, PatchName, parse_source
+from cancernet.data.patch import LAYOUT, PATCH_SIDE, PatchFacts, read_facts
+from cancernet.data.patients import described
 from cancernet.data.splitting import PublishedPatient, read_published
 
 MISSING_SHOWN = 5
 
 
 def lines(data: Dataset, patches: Sequence[Patch], exclusions: Sequence[Exclusion]) -> list[str]:
-    """Lays out everything that a user has to know of the data set just built, line by line.
+    """Lays out what a user has to know of the data set just built, line by line.
 
-    Args:
-        data: The data set.
-        patches: The files that were to be used.
-        exclusions: The files left out before any was copied.
+    `patches` are the files that were to be used, `exclusions` those left out before the copying.
     """
     published = read_published()
     return [
         "",
         *split_table(data.build["splits"]),
         "",
-        *method_lines(data.build, {patch.patient for patch in patches}, published),
+        *method_lines(data.build, patches, published),
         *exclusion_lines(exclusions, patches),
         *coverage_lines(patches, exclusions, published),
     ]
@@ -60,32 +58,29 @@ def exclusion_lines(exclusions: Sequence[Exclusion], patches: Sequence[Patch]) -
 
 
 def method_lines(
-    build: Mapping[str, Any], patients: Set[str], published: Mapping[str, PublishedPatient]
+    build: Mapping[str, Any], patches: Sequence[Patch], published: Mapping[str, PublishedPatient]
 ) -> list[str]:
     """Says what the reader of the metrics must know about the chosen split."""
+    patients = {patch.patient for patch in patches}
+    told = described(patches, build.get("layout", LAYOUT.text))
     if build["method"] == "image":
         return [
             f"The image split shares {build['overlap']['patients']:,} of {len(patients):,} "
             "patients between splits: the network is tested on tissue of patients it was trained "
-            "on, which flatters its metrics."
+            f"on, which flatters its metrics ({told})."
         ]
-    lines = ["No patient, file name or content stands in two splits."]
+    lines = [f"No patient, file name or content stands in two splits ({told})."]
     if build["method"] == "published":
         listed = {patient: facts.split for patient, facts in published.items() if facts.split}
         unlisted = len(patients - listed.keys())
         lines.append(f"{unlisted:,} patients in no published list went to training.")
         for split, counts in build["splits"].items():
             of_split = {patient for patient in listed if listed[patient] == split}
-            missing = len(of_split - patients)
+            missing = f"{len(of_split - patients)} of its {len(of_split)} published patients"
             if counts["patches"] == 0:
-                lines.append(
-                    f"The {split} split stays empty: {missing} of its {len(of_split)} published "
-                    "patients are missing."
-                )
-            elif missing:
-                lines.append(
-                    f"The {split} split lacks {missing} of its {len(of_split)} published patients."
-                )
+                lines.append(f"The {split} split stays empty: {missing} are missing.")
+            elif of_split - patients:
+                lines.append(f"The {split} split lacks {missing}.")
     return lines
 
 
@@ -95,11 +90,10 @@ def coverage_lines(
     published: Mapping[str, PublishedPatient],
 ) -> list[str]:
     """Compares what was found, used or not, with the published counts of the real download."""
-    found: list[Patch | PatchName] = [*patches]
-    for exclusion in exclusions:
-        if exclusion.reason != SECOND_COPY_REASON:
-            with suppress(ExcludedError):
-                found.append(parse_source(exclusion.source))
+    found: list[Patch | PatchFacts] = [
+        *patches,
+        *(read_facts(Path(e.source)) for e in exclusions if e.reason != SECOND_COPY_REASON),
+    ]
     places = {(each.patient, each.label, each.x, each.y) for each in found if each.x is not None}
     counts = Counter(patient for patient, *_ in places)
     expected = {

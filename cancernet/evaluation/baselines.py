@@ -38,7 +38,7 @@ def score(data: Dataset, reading: "Reading") -> dict[str, dict[str, Probabilitie
     """
     from cancernet.data import pipeline
 
-    reading = replace(reading, data_format="channels_last", replicas=1)
+    reading = replace(reading, replicas=1)
     features = {
         name: colour_features(pipeline.scoring_batches(split.files, reading).as_numpy_iterator())
         for name, split in data.splits.items()

@@ -7,8 +7,11 @@ Cox's check of calibration (1958, Biometrika 45): slope 1 and intercept 0 are pe
 1 says that the probabilities are too extreme, an intercept below 0 that they are too high.
 """
 
+from __future__ import annotations
+
 import warnings
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +19,9 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
 from cancernet.evaluation.metrics import CLIP, Confusion, Labels, Probabilities, rank, rankable
+
+if TYPE_CHECKING:  # It is fitted by what is here.
+    from cancernet.evaluation.context import Context
 
 NO_LINE = "no line can be fitted where a class is missing or one cut parts the classes"
 
@@ -34,17 +40,13 @@ class Decision:
 
     threshold: float
     recalibration: Recalibration | None
+    context: Context | None = None
 
 
 def fit_decision(
     labels: Labels, probabilities: Probabilities, *, measure: str
 ) -> tuple[Decision, list[str]]:
-    """Fits threshold and recalibration on the validation split.
-
-    Args:
-        labels: 0 benign, 1 malignant, shape (patches,).
-        probabilities: Of class 1, float32 in [0, 1], shape (patches,).
-        measure: What the threshold maximises, one of `metrics.MEASURES`.
+    """Fits threshold, which maximises one of `metrics.MEASURES`, and recalibration on validation.
 
     Returns:
         Both, and a note on each that could not be fitted: the threshold is 0.5 then.
@@ -89,7 +91,7 @@ def fit_line(labels: Labels, probabilities: Probabilities) -> Recalibration | No
     None where there is no such line: one class alone, one cut through the probabilities that parts
     the classes (as a constant probability does), or no convergence.
     """
-    logits = _logits(probabilities)
+    logits = to_logits(probabilities)
     benign, malignant = logits[labels == 0], logits[labels == 1]
     if not len(benign) or not len(malignant) or not np.all(np.isfinite(logits)):
         return None
@@ -105,17 +107,36 @@ def fit_line(labels: Labels, probabilities: Probabilities) -> Recalibration | No
     return Recalibration(float(regression.coef_[0, 0]), float(regression.intercept_[0]))
 
 
+def cox_line(labels: Labels, probabilities: Probabilities) -> Recalibration | None:
+    """Fits the line that checks calibration; None where it is not known well enough to tell one.
+
+    Slope 1 is perfect. With a standard error above 1 even 0 and 2 are hardly told apart, and where
+    the classes are nearly parted, or all probabilities nearly the same, the slope may be anything.
+    """
+    line = fit_line(labels, probabilities)
+    if line is None:
+        return None
+    logits = to_logits(probabilities)
+    fitted = line.slope * logits + line.intercept
+    # The variance p * (1 - p) of each label, without overflow.
+    weights = np.exp(fitted - 2 * np.logaddexp(0, fitted))
+    centre = weights @ logits / max(weights.sum(), np.finfo(float).tiny)
+    information = weights @ (logits - centre) ** 2  # One by the slope's variance.
+    return line if information >= 1 else None
+
+
 def recalibrate(
     probabilities: Probabilities, recalibration: Recalibration | None
 ) -> NDArray[np.float32]:
     """Applies a recalibration to probabilities in [0, 1]; None leaves them as they are. float32."""
     if recalibration is None:
         return np.asarray(probabilities, dtype=np.float32)
-    line = recalibration.slope * _logits(probabilities) + recalibration.intercept
+    line = recalibration.slope * to_logits(probabilities) + recalibration.intercept
     return np.exp(-np.logaddexp(0, -line)).astype(np.float32)  # The sigmoid, without overflow.
 
 
-def _logits(probabilities: Probabilities) -> NDArray[np.float64]:
+def to_logits(probabilities: Probabilities) -> NDArray[np.float64]:
+    """Turns probabilities in [0, 1] into logits, finite ones."""
     # The logits of 0 and of 1 would be infinite.
     clipped = np.clip(np.asarray(probabilities, np.float64), CLIP, 1 - CLIP)
     return np.log(clipped) - np.log1p(-clipped)

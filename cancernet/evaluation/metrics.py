@@ -255,5 +255,5 @@ def per_patient(
 
 
 def shortest(probability: float | np.floating[Any]) -> str:
-    """Writes a probability in the shortest form that reads back as the same float32."""
-    return str(np.float32(probability))
+    """Writes a probability in the shortest form that gives the same float32; NaN is empty."""
+    return "" if np.isnan(probability) else str(np.float32(probability))

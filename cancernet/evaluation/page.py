@@ -5,6 +5,7 @@ Whatever comes from a file's name or a file's content is data: Jinja2 escapes it
 """
 
 import base64
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from decimal import ROUND_HALF_UP, Decimal
@@ -14,11 +15,12 @@ from typing import Any
 import cv2
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from numpy.typing import NDArray
 
 from cancernet.cli import SAMPLE_NOTICE
 from cancernet.data.dataset import Dataset, Row, Split
 from cancernet.data.patch import ExcludedError, read_pixels
-from cancernet.evaluation.metrics import Probabilities
+from cancernet.evaluation.context import Scores
 from cancernet.files import read_json, replacing
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -26,14 +28,16 @@ TEMPLATES = Path(__file__).parent / "templates"
 # Errors of each kind in the gallery, and the longest side of a patch in it, in pixels.
 ERRORS_SHOWN, THUMBNAIL_SIDE = 12, 100
 
+# The longest side of a patient's grid.
+MOST_CELLS = 1000
+
 PICTURES = ("confusion_matrix", "roc", "precision_recall", "calibration", "plot")
 
 
 def write_page(
     folder: Path,
     data: Dataset,
-    probabilities: Probabilities,
-    calibrated: Probabilities,
+    scores: Scores,
     metrics: Mapping[str, Any],
     history: Sequence[Mapping[str, float]],
 ) -> None:
@@ -42,14 +46,32 @@ def write_page(
     Args:
         folder: Directory to write to, which holds the pictures of the run, and cancernet.json.
         data: The data set.
-        probabilities: Of class 1, float32 in [0, 1], of the patches of `data.judged`.
-        calibrated: The same after recalibration.
+        scores: The probabilities of the patches of `data.judged`.
         metrics: The content of metrics.json.
         history: The rows of history.csv.
     """
     split = data.judged
+    metadata = folder / "cancernet.json"
+    text = render(
+        "report.html",
+        metrics=metrics,
+        split=split.name,
+        history=history,
+        metadata=read_json(metadata) if metadata.is_file() else {},
+        pictures={name: as_uri((folder / f"{name}.png").read_bytes()) for name in PICTURES},
+        data=embedded(split, scores, metrics[split.name]["in_context"]),
+        gallery=confident_errors(split, scores.raw),
+        used=sum(map(len, data.splits.values())),
+        excluded=Counter(exclusion.reason for exclusion in data.exclusions).most_common(),
+    )
+    with replacing(folder / "report.html") as beside:
+        beside.write_text(text, encoding="utf-8")
+
+
+def render(template: str, *folders: Path, **values: Any) -> str:
+    """Fills in a template of this folder, or of those given, which share this folder's parts."""
     environment = Environment(
-        loader=FileSystemLoader(TEMPLATES, encoding="utf-8"),
+        loader=FileSystemLoader([TEMPLATES, *folders], encoding="utf-8"),
         autoescape=True,
         undefined=StrictUndefined,  # A misspelt key is an error; None is "not defined".
         trim_blocks=True,
@@ -57,21 +79,7 @@ def write_page(
     )
     environment.filters |= {"rounded": rounded, "interval": interval}
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
-    metadata = folder / "cancernet.json"
-    text = environment.get_template("report.html").render(
-        metrics=metrics,
-        split=split.name,
-        history=history,
-        metadata=read_json(metadata) if metadata.is_file() else {},
-        pictures={name: _as_uri((folder / f"{name}.png").read_bytes()) for name in PICTURES},
-        data=embedded(split, probabilities, calibrated),
-        gallery=confident_errors(split, probabilities),
-        used=sum(map(len, data.splits.values())),
-        excluded=Counter(exclusion.reason for exclusion in data.exclusions).most_common(),
-        sample_notice=SAMPLE_NOTICE,
-    )
-    with replacing(folder / "report.html") as beside:
-        beside.write_text(text, encoding="utf-8")
+    return environment.get_template(template).render(sample_notice=SAMPLE_NOTICE, **values)
 
 
 def rounded(value: float | None, digits: int = 3) -> str:
@@ -90,49 +98,90 @@ def interval(intervals: Mapping[str, Any] | None, *names: str) -> str:
 
 
 def embedded(
-    split: Split, probabilities: Probabilities, calibrated: Probabilities
+    split: Split, scores: Scores, in_context: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Makes what the page's script reads: the patches of the split, patient by patient.
-
-    Labels are a text of 0 and 1, probabilities float32 in base64: small enough for a whole data
-    set, and the very numbers that `metrics` compared.
-    """
+    """Makes what the page's script reads: the patches of the split, a slide per patient."""
     of_patient: dict[str, list[int]] = {}
     for index, patient in enumerate(split.patients):
         of_patient.setdefault(patient, []).append(index)
-    order = [index for indices in of_patient.values() for index in indices]
+    at = in_context and in_context["at_validation_threshold"]["threshold"]
+    slides = []
+    for name, own in of_patient.items():
+        rows = [split.rows[index] for index in own]
+        files = [PurePosixPath(row.file).name for row in rows]
+        derived = [f"{name}_idx5_x{row.x}_y{row.y}_class{row.label}.png" for row in rows]
+        its_scores = Scores(*(values[own] for values in vars(scores).values()))
+        slide = as_slide(name, cells(rows), split.labels[own], its_scores)
+        # The names, unless they follow from the rest.
+        slide["names"] = None if files == derived else files
+        slides.append(slide | {"x": [row.x for row in rows], "y": [row.y for row in rows]})
     return {
+        "slides": slides,
+        "context_threshold": at,  # None where no patch is in context.
         "folder": PurePosixPath(split.rows[0].file).parent.parent.as_posix(),
-        "labels": "".join(map(str, split.labels[order])),
-        "probabilities": _base64(probabilities[order].astype("<f4").tobytes()),
-        "calibrated": _base64(calibrated[order].astype("<f4").tobytes()),
         "prevalence": float(np.mean(split.labels)),
-        "patients": [
-            _patient(name, [split.rows[index] for index in indices])
-            for name, indices in of_patient.items()
-        ],
     }
 
 
-def _patient(name: str, rows: Sequence[Row]) -> dict[str, Any]:
-    """Lists the places of a patient's patches, and their names unless they follow from these."""
-    names = [PurePosixPath(row.file).name for row in rows]
-    derived = [f"{name}_idx5_x{row.x}_y{row.y}_class{row.label}.png" for row in rows]
-    steps: Counter[int] = Counter()
-    for places in ({row.x for row in rows}, {row.y for row in rows}):
-        known = sorted(place for place in places if place is not None)
-        steps.update(np.diff(known).tolist())
+def as_slide(
+    name: str,
+    places: NDArray[np.integer[Any]],
+    labels: NDArray[np.integer[Any]],
+    scores: Scores,
+    skipped: NDArray[np.bool_] | None = None,
+) -> dict[str, Any]:
+    """Makes a slide as viewer.js takes it.
+
+    Labels are a text of 0, 1 and - for unknown, probabilities float32 in base64: small enough for
+    whole data sets, and the very numbers that `metrics` compared.
+
+    Args:
+        name: Any text.
+        places: Column and row of each patch in the slide's grid, shape (patches, 2).
+        labels: Of each patch, -1 where unknown.
+        scores: Of each patch.
+        skipped: True where a cell of the grid was skipped as background, shape (rows, columns);
+            None for a grid that just holds the patches.
+    """
+    if skipped is None:
+        skipped = np.zeros(places.max(axis=0)[::-1] + 1, bool)
     return {
         "name": name,
-        "pitch": steps.most_common(1)[0][0] if steps else 50,  # Pixels between neighbours.
-        "x": [row.x for row in rows],
-        "y": [row.y for row in rows],
-        "names": None if names == derived else names,
+        "width": skipped.shape[1],
+        "height": skipped.shape[0],
+        "columns": as_base64(places[:, 0].astype("<u2")),
+        "rows": as_base64(places[:, 1].astype("<u2")),
+        "labels": "".join("01-"[label] for label in labels),
+        "skipped": as_base64(np.packbits(skipped)),  # One bit per cell, row by row.
+        **{kind: as_base64(values.astype("<f4")) for kind, values in vars(scores).items()},
     }
+
+
+def cells(rows: Sequence[Row]) -> NDArray[np.int64]:
+    """Finds column and row of a patient's patches; those without a position stand in rows below.
+
+    Returns:
+        Shape (patches, 2).
+    """
+    placed = np.array([None not in (row.x, row.y) for row in rows])
+    found = np.zeros((len(rows), 2), np.int64)
+    below = 0
+    if placed.any():
+        edges = np.array([(row.x, row.y) for row in rows if None not in (row.x, row.y)])
+        edges -= edges.min(axis=0)
+        steps = Counter(step for axis in edges.T for step in np.diff(np.unique(axis)).tolist())
+        # From a patch to the next, or more where the names tell positions that no slide has.
+        pitch = max(steps.most_common(1)[0][0] if steps else 1, edges.max() / MOST_CELLS)
+        found[placed] = np.rint(edges / pitch)
+        below = found[:, 1].max() + 2
+    others = np.arange(np.sum(~placed))
+    across = max(1, math.ceil(math.sqrt(len(others))))
+    found[~placed] = np.stack([others % across, below + others // across], axis=1)
+    return found
 
 
 def confident_errors(
-    split: Split, probabilities: Probabilities
+    split: Split, probabilities: NDArray[np.float32]
 ) -> list[tuple[str, list[dict[str, Any]]]]:
     """Finds the errors at 0.5 that are farthest from it: a heading and those errors, by kind."""
     predicted = probabilities >= 0.5
@@ -163,12 +212,14 @@ def _thumbnail(path: Path) -> str | None:
     scale = min(1.0, THUMBNAIL_SIDE / max(pixels.shape[:2]))
     if scale < 1:
         pixels = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    return _as_uri(cv2.imencode(".png", pixels)[1].tobytes())
+    return as_uri(cv2.imencode(".png", pixels)[1].tobytes())
 
 
-def _as_uri(png: bytes) -> str:
-    return "data:image/png;base64," + _base64(png)
+def as_uri(picture: bytes, kind: str = "png") -> str:
+    """Makes what a page loads a picture from, of the bytes of its file."""
+    return f"data:image/{kind};base64," + as_base64(np.frombuffer(picture, np.uint8))
 
 
-def _base64(data: bytes) -> str:
-    return base64.b64encode(data).decode("ascii")
+def as_base64(values: NDArray[Any]) -> str:
+    """Makes what `decode` in viewer.js reads."""
+    return base64.b64encode(values.tobytes()).decode("ascii")

@@ -12,6 +12,7 @@ from sklearn.metrics import ConfusionMatrixDisplay, PrecisionRecallDisplay, RocC
 
 from cancernet.cli import SAMPLE_NOTICE
 from cancernet.data.dataset import Split
+from cancernet.evaluation.context import Scores
 from cancernet.evaluation.metrics import BINS, Labels, Probabilities
 from cancernet.files import replacing
 
@@ -19,8 +20,11 @@ from cancernet.files import replacing
 BLUE, VERMILION, GREEN = "#0072B2", "#D55E00", "#009E73"
 DOTTED: dict[str, Any] = {"color": "0.5", "linestyle": ":"}
 
-# Each threshold's colour and marker, in every picture.
-POINTS = {"at_0.5": (VERMILION, "o"), "at_validation_threshold": (GREEN, "D")}
+# Each threshold's colour, marker and name, in every picture.
+POINTS = {
+    "at_0.5": (VERMILION, "o", "threshold 0.5"),
+    "at_validation_threshold": (GREEN, "D", "validation threshold {:.3f}"),
+}
 
 
 def plot_history(
@@ -55,29 +59,22 @@ def plot_history(
     _save(figure, path, sample=sample)
 
 
-def plot_scores(
-    folder: Path,
-    split: Split,
-    probabilities: Probabilities,
-    calibrated: Probabilities,
-    metrics: Mapping[str, Any],
-) -> None:
+def plot_scores(folder: Path, split: Split, scores: Scores, metrics: Mapping[str, Any]) -> None:
     """Draws confusion_matrix.png, roc.png, precision_recall.png and calibration.png.
 
     Args:
         folder: Directory to write to.
         split: The patches.
-        probabilities: Of class 1, in [0, 1], shape (patches,).
-        calibrated: The same after recalibration.
+        scores: Their probabilities, of which the pictures show those of each patch alone.
         metrics: The content of metrics.json.
     """
     shown, labels, sample = metrics[split.name], split.labels, metrics["sample"]
     what = f"{split.name}, {shown['patients']:,} patients, {shown['patches']:,} patches"
 
     figure = Figure(figsize=(8.8, 4.8), layout="constrained")
-    for axes, name in zip(figure.subplots(1, 2), POINTS, strict=True):
+    for axes, (name, (*_, label)) in zip(figure.subplots(1, 2), POINTS.items(), strict=True):
         _draw_confusion(axes, shown[name]["confusion_matrix"])
-        axes.set_title(_point_label(name, shown), fontsize="medium")
+        axes.set_title(label.format(shown[name]["threshold"]), fontsize="medium")
     figure.supxlabel(f"Number of patches: {what}", fontsize="medium")
     _save(figure, folder / "confusion_matrix.png", sample=sample)
 
@@ -87,7 +84,7 @@ def plot_scores(
     ):
         figure = Figure(figsize=(5.6, 6.2), layout="constrained")
         axes = figure.subplots()
-        draw(axes, shown, labels, probabilities)
+        draw(axes, shown, labels, scores.raw)
         axes.set_title(what, fontsize="medium")
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect=1)
         axes.grid(alpha=0.3)
@@ -95,9 +92,9 @@ def plot_scores(
         _save(figure, folder / file, sample=sample)
 
     figure = Figure(figsize=(5.6, 6), layout="constrained")
-    drawn = {"raw": probabilities}
-    if not np.array_equal(probabilities, calibrated):
-        drawn["recalibrated"] = calibrated
+    drawn = {"raw": scores.raw}
+    if not np.array_equal(scores.raw, scores.calibrated):
+        drawn["recalibrated"] = scores.calibrated
     _draw_calibration(figure, labels, drawn).set_title(what, fontsize="medium")
     _save(figure, folder / "calibration.png", sample=sample)
 
@@ -161,22 +158,16 @@ def _draw_calibration(figure: Figure, labels: Labels, drawn: Mapping[str, Probab
     return shares
 
 
-def _point_label(name: str, shown: Mapping[str, Any]) -> str:
-    if name == "at_0.5":
-        return "threshold 0.5"
-    return f"validation threshold {shown[name]['threshold']:.3f}"
-
-
 def _mark_thresholds(axes: Axes, shown: Mapping[str, Any], across: str, up: str) -> None:
     """Marks both thresholds on a curve of two metrics, where these are defined."""
-    for name, (colour, marker) in POINTS.items():
+    for name, (colour, marker, label) in POINTS.items():
         x, y = shown[name][across], shown[name][up]
         if x is None or y is None:
             continue
         if across == "specificity":
             x = 1 - x
         style: dict[str, Any] = {"color": colour, "markersize": 9, "markeredgecolor": "black"}
-        axes.plot(x, y, marker, label=_point_label(name, shown), **style)
+        axes.plot(x, y, marker, label=label.format(shown[name]["threshold"]), **style)
 
 
 def _save(figure: Figure, path: Path, *, sample: bool) -> None:

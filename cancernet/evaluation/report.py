@@ -11,7 +11,8 @@ from sklearn.metrics import classification_report
 
 from cancernet.data.dataset import Dataset, Split
 from cancernet.evaluation import page, plots, scorecard
-from cancernet.evaluation.calibration import Decision, recalibrate
+from cancernet.evaluation.calibration import Decision
+from cancernet.evaluation.context import Scores
 from cancernet.evaluation.metrics import METRICS, Probabilities, shortest
 from cancernet.files import write_csv, write_json
 
@@ -69,15 +70,7 @@ def make_metrics(
         seconds: Wall time of each part of the run.
         notes: What the reader of the metrics must know.
     """
-    scores, more = scorecard.evaluate(
-        data,
-        probabilities,
-        decision,
-        baselines,
-        measure=config["THRESHOLD_MEASURE"],
-        resamples=config["RESAMPLES"],
-        seed=config["SEED"],
-    )
+    scores, more = scorecard.evaluate(data, probabilities, decision, baselines, config)
     return {
         "positive_class": "1",
         "sample": data.sample,
@@ -100,37 +93,32 @@ def write(
 ) -> None:
     """Writes pictures and report.html of `data.judged`, predictions.csv and, last, metrics.json.
 
-    Args:
+    Args as to `make_metrics`, and:
         folder: Directory to write to. The page tells what cancernet.json says, if it is there.
-        data: The data set.
-        probabilities: Of class 1, of each split that was scored, in the order of its rows.
-        decision: What was fitted on validation.
         metrics: What `make_metrics` made.
         history: The rows of history.csv.
     """
     judged = data.judged
-    raw = probabilities[judged.name]
-    calibrated = recalibrate(raw, decision.recalibration)
+    scores = Scores.of(judged, probabilities[judged.name], decision)
     weighted, sample = metrics["config"]["CLASS_WEIGHTS"], metrics["sample"]
     plots.plot_history(history, folder / "plot.png", weighted=weighted, sample=sample)
-    plots.plot_scores(folder, judged, raw, calibrated, metrics)
-    page.write_page(folder, data, raw, calibrated, metrics, history)
-    testing = probabilities.get("testing", np.empty(0, np.float32))
-    write_predictions(folder / "predictions.csv", data.testing, testing, decision)
+    plots.plot_scores(folder, judged, scores, metrics)
+    page.write_page(folder, data, scores, metrics, history)
+    if not data.testing:
+        scores = Scores(*np.empty((3, 0), np.float32))
+    write_predictions(folder / "predictions.csv", data.testing, scores)
     write_json(folder / "metrics.json", metrics)
 
 
-def write_predictions(
-    path: Path, split: Split, probabilities: Probabilities, decision: Decision
-) -> None:
+def write_predictions(path: Path, split: Split, scores: Scores) -> None:
     """Writes predictions.csv, one row per patch in the order of the manifest."""
-    calibrated = recalibrate(probabilities, decision.recalibration)
+    columns = (scores.raw, scores.calibrated, scores.in_context)
     write_csv(
         path,
-        ("file", "patient", "x", "y", "label", "probability", "calibrated"),
+        ("file", "patient", "x", "y", "label", "probability", "calibrated", "in_context"),
         (
-            (row.file, row.patient, row.x, row.y, row.label, *map(shortest, both))
-            for row, *both in zip(split.rows, probabilities, calibrated, strict=True)
+            (row.file, row.patient, row.x, row.y, row.label, *map(shortest, values))
+            for row, *values in zip(split.rows, *columns, strict=True)
         ),
     )
 
@@ -150,6 +138,8 @@ def as_text(
             table = classification_report(judged.labels, predicted, **settings)
             lines += [table, *_confusion_lines(metrics[split]["at_0.5"]["confusion_matrix"]), ""]
         lines += _metric_lines(metrics[split])
+    if metrics[judged.name]["in_context"]:
+        lines += ["", *_context_lines(metrics[judged.name])]
     lines += ["", *_footnotes(metrics, judged.name)]
     return "\n".join([*lines, *(f"Note: {note}." for note in metrics["notes"])])
 
@@ -182,6 +172,24 @@ def _metric_lines(shown: Mapping[str, Any]) -> Iterator[str]:
     yield _row("", "raw", "recalibrated")
     ends = intervals.get("calibration", {})
     yield from _rows(("brier", "ece", "slope", "intercept"), calibration, ends)
+
+
+def _context_lines(shown: Mapping[str, Any]) -> Iterator[str]:
+    """The patches that have neighbours, alone and in context, side by side."""
+    both = {"alone": shown["alone"], "in context": shown["in_context"]}
+    patches = shown["alone"]["patches"]
+    yield f"Alone and in context: the {patches:,} patches with neighbours on their slide."
+    at = {how: one["at_validation_threshold"] for how, one in both.items()}
+    yield _row("", *(f"{how}, at {one['threshold']:.4g}" for how, one in at.items()))
+    ends = {how: one["ci95"] or {} for how, one in both.items()}
+    within = {how: one.get("at_validation_threshold", {}) for how, one in ends.items()}
+    yield from _rows(("balanced_accuracy", "sensitivity", "specificity"), at, within)
+    yield from _rows(("roc_auc",), both, ends)
+    yield "Sensitivity by size of the connected group of malignant patches:"
+    yield _row("size", *both, "patches, groups")
+    for row in shown["foci"]:
+        found = [_cell(row[kind]) for kind in ("sensitivity", "sensitivity_in_context")]
+        yield _row(row["patches_per_group"], *found, f"{row['patches']:,}, {row['groups']:,}")
 
 
 def _rows(

@@ -1,14 +1,15 @@
 """The metrics of every split and baseline, under the names that metrics.json has."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from cancernet.data.dataset import Dataset, Split
 from cancernet.evaluation.baselines import WHAT, WHY_NONE
-from cancernet.evaluation.calibration import NO_LINE, Decision, fit_decision, fit_line, recalibrate
+from cancernet.evaluation.calibration import NO_LINE, Decision, cox_line, fit_decision, recalibrate
+from cancernet.evaluation.context import Grid, Scores, foci
 from cancernet.evaluation.metrics import (
     BINS,
     METRICS,
@@ -48,21 +49,9 @@ def evaluate(
     probabilities: Mapping[str, Probabilities],
     decision: Decision,
     baselines: Mapping[str, Mapping[str, Probabilities] | None],
-    *,
-    measure: str,
-    resamples: int,
-    seed: int,
+    config: Mapping[str, Any],
 ) -> tuple[dict[str, Any], list[str]]:
-    """Scores the network and the baselines.
-
-    Args:
-        data: The data set.
-        probabilities: Of class 1, of each split that was scored, in the order of its rows.
-        decision: What was fitted on validation.
-        baselines: By name, each baseline's probabilities, or None.
-        measure: What a baseline's threshold maximises on validation.
-        resamples: Of the patients, for the intervals.
-        seed: Fixes the resamples.
+    """Scores network and baselines, given as to `report.make_metrics`.
 
     Returns:
         "testing", "validation" and "baselines" of metrics.json, and notes on them.
@@ -74,17 +63,23 @@ def evaluate(
         if not split:
             notes.append(f"{split.name}: not scored, this split of the data set is empty")
             continue
-        found = score(split, probabilities[split.name], decision, resamples=resamples, seed=seed)
-        scored[split.name], metrics[split.name] = found, found.metrics
-        notes += [f"{split.name}: {note}" for note in [*_one_class(found.metrics), *found.notes]]
-    for name, own in baselines.items():
-        if own is None:
+        own = probabilities[split.name]
+        found = score(split, own, decision, config)
+        around, more = score_in_context(split, own, decision, config)
+        scored[split.name], metrics[split.name] = found, found.metrics | around
+        said = [*_one_class(found.metrics), *found.notes]
+        said += [note for note in more if note.partition(": ")[2] not in said]
+        notes += [f"{split.name}: {note}" for note in said]
+    judged = data.judged
+    for name, scores in baselines.items():
+        if scores is None:
             metrics["baselines"][name] = None
             notes.append(f"baseline {name}: {WHY_NONE[name]}")
             continue
-        fitted, unfitted = fit_decision(data.validation.labels, own["validation"], measure=measure)
-        judged = data.judged
-        found = score(judged, own[judged.name], fitted, resamples=resamples, seed=seed)
+        fitted, unfitted = fit_decision(
+            data.validation.labels, scores["validation"], measure=config["THRESHOLD_MEASURE"]
+        )
+        found = score(judged, scores[judged.name], fitted, config)
         compared = compare(scored[judged.name], found)
         metrics["baselines"][name] = {"split": judged.name, **compared}
         # What is said of the network's metrics need not be said again.
@@ -95,17 +90,9 @@ def evaluate(
 
 
 def score(
-    split: Split, probabilities: Probabilities, decision: Decision, *, resamples: int, seed: int
+    split: Split, probabilities: Probabilities, decision: Decision, config: Mapping[str, Any]
 ) -> Scored:
-    """Computes the metrics of one classifier on one split, with intervals by bootstrap.
-
-    Args:
-        split: The patches.
-        probabilities: Of class 1, float32 in [0, 1], shape (patches,).
-        decision: What was fitted on validation.
-        resamples: Of the patients, for the intervals.
-        seed: Fixes the resamples.
-    """
+    """Computes the metrics of one classifier, alone, on one split, with intervals by bootstrap."""
     labels = split.labels
     calibrated = recalibrate(probabilities, decision.recalibration)
     thresholds = {"at_0.5": 0.5, "at_validation_threshold": decision.threshold}
@@ -117,13 +104,47 @@ def score(
     }
     samples = None
     if metrics["patients"] >= FEWEST_PATIENTS:
-        drawn = draw(split.patients, resamples=resamples, seed=seed)
+        drawn = draw(split.patients, resamples=config["RESAMPLES"], seed=config["SEED"])
         samples = _measure(labels, probabilities, calibrated, thresholds, drawn)
     metrics["ci95"] = samples and _intervals(samples)
     metrics["per_patient"] = per_patient(
         labels, probabilities, split.patients, threshold=decision.threshold
     )
     return Scored(metrics, list(_notes(metrics, samples)), samples)
+
+
+def score_in_context(
+    split: Split, probabilities: Probabilities, decision: Decision, config: Mapping[str, Any]
+) -> tuple[dict[str, Any], list[str]]:
+    """Scores the patches that have neighbours, alone and in context.
+
+    Returns:
+        "alone", "in_context" and "foci" of a split's metrics, None where no patch is in context;
+        and notes on them.
+    """
+    nothing = dict.fromkeys(("alone", "in_context", "foci"))
+    if decision.context is None:
+        return nothing, []  # The notes of the fit say why.
+    in_context = Scores.of(split, probabilities, decision).in_context
+    there = np.flatnonzero(np.isfinite(in_context))
+    if not len(there):
+        return nothing, ["alone, in_context, foci: no patch has a neighbour on its slide"]
+    part = replace(split, rows=[split.rows[index] for index in there])
+    alone = score(part, probabilities[there], decision, config)
+    around = Decision(decision.context.threshold, None)
+    found = score(part, in_context[there], around, config)
+    rows = foci(
+        Grid.of_split(part),
+        part.labels,
+        probabilities[there] >= decision.threshold,
+        in_context[there] >= around.threshold,
+    )
+    notes: dict[str, list[str]] = {}
+    for name, one in (("alone", alone), ("in_context", found)):
+        for note in one.notes:
+            notes.setdefault(note, []).append(name)
+    metrics = {"alone": alone.metrics, "in_context": found.metrics, "foci": rows}
+    return metrics, [f"{', '.join(names)}: {note}" for note, names in notes.items()]
 
 
 def _measure(
@@ -147,7 +168,7 @@ def _measure(
         ece = expected_calibration_error(labels, values, weights)
         found = {"brier": brier(labels, values, weights), "ece": ece}
         if weights is None:
-            line = fit_line(labels, values)
+            line = cox_line(labels, values)
             found |= asdict(line) if line else {"slope": None, "intercept": None}
         metrics["calibration"][kind] = found
     return metrics
@@ -183,7 +204,10 @@ def _notes(metrics: Mapping[str, Any], samples: Mapping[str, Any] | None) -> Ite
     if metrics["roc_auc"] is None:
         yield "roc_auc, average_precision: not defined where a class is missing"
     if any(kind["slope"] is None for kind in metrics["calibration"].values()):
-        yield f"calibration slope, intercept: {NO_LINE}"
+        yield (
+            f"calibration slope, intercept: {NO_LINE}, and none is reported whose slope has a "
+            "standard error above 1"
+        )
     if patients < FEWEST_PATIENTS or patches < FEWEST_PATCHES:
         yield (
             "chance alone makes the expected calibration error too high with few patches "

@@ -28,12 +28,8 @@ def grad_cam(network: keras.Sequential, images: NDArray[np.float32]) -> NDArray[
     classes' logits, it is ReLU(sum over maps of mean(ds/dA) * A). The softmax itself is left out:
     where it is sure, its gradient is next to nothing.
 
-    Args:
-        network: CancerNet, or another that ends in a softmax and rectifies its convolutions.
-        images: float32 in [0, 1], shape (patches, height, width, 3).
-
-    Returns:
-        At least 0, without an upper bound, shape (patches, rows, columns) of the maps.
+    Of images in [0, 1], shape (patches, height, width, 3), it is at least 0, shape (patches, rows,
+    columns) of the maps.
     """
     kinds = [type(layer) for layer in network.layers]
     behind = len(kinds) - kinds[::-1].index(keras.layers.SeparableConv2D) + 1  # And its ReLU.
@@ -59,13 +55,8 @@ def draw_sheet(
 ) -> None:
     """Draws a contact sheet: each patch, and beside it the same in grey under its evidence.
 
-    Args:
-        path: PNG file to write.
-        images: float32 in [0, 1], shape (patches, height, width, 3).
-        evidence: As `grad_cam` gives it; each patch's is scaled to its own highest value, since
-            the gradient of one patch in a hundred is that of all others many times over.
-        captions: One per patch.
-        sample: Whether model or patches are synthetic, which the sheet then says.
+    Evidence, as `grad_cam` gives it, is scaled to each patch's own highest value, since the
+    gradient of one patch in a hundred is that of all others many times over.
     """
     rows = -(-len(images) // COLUMNS)
     columns = min(COLUMNS, len(images))

@@ -1,7 +1,6 @@
 """A slide with what the network says of it: probabilities, tissue, errors, metrics.
 
-The square of a patch is 50 x 50 pixels of the slide; a grid has one cell per square. Row 0 is the
-slide's upper edge, column 0 its left one.
+A grid has one cell per square of a patch. Row 0 is the slide's upper edge, column 0 its left one.
 """
 
 from collections.abc import Callable
@@ -21,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from cancernet.cli import SAMPLE_NOTICE
 from cancernet.data.patch import PATCH_SIDE
 from cancernet.evaluation import metrics
-from cancernet.files import replacing, write_json
+from cancernet.files import replacing
 from cancernet.prediction.slides import PIXEL
 
 # A slide of 20 x 20 cm; positions in names that stray further apart would fill the memory.
@@ -44,105 +43,83 @@ GLASS, NOTHING = "#D9D9D9", "#FFFFFF"
 
 
 class Grid:
-    """The smallest grid that holds all patches of a slide.
+    """The smallest grid, of `shape` (rows, columns), that holds all patches of a slide.
 
-    Attributes:
-        shape: Rows and columns.
+    `row` and `column` are each patch's place in it, counted from 0; `first` are the indices of the
+    patches that are shown: of those that share a square, the first.
     """
 
-    def __init__(self, x: ArrayLike, y: ArrayLike) -> None:
+    def __init__(
+        self, x: ArrayLike, y: ArrayLike, step: tuple[int, int] = (PATCH_SIDE, PATCH_SIDE)
+    ) -> None:
         """Finds the square, or the nearest one, of patches with left edges x and upper edges y.
 
-        Raises:
-            ValueError: The grid would have more than MOST_SQUARES squares.
+        All are in pixels, like `step`, from one patch to the next. More than MOST_SQUARES squares
+        are a ValueError.
         """
-        self._row, self._column = (
-            (np.asarray(edges) - np.min(edges) + PATCH_SIDE // 2) // PATCH_SIDE for edges in (y, x)
+        self.column, self.row = (
+            (np.asarray(edges) - np.min(edges) + each // 2) // max(1, each)
+            for edges, each in zip((x, y), step, strict=True)
         )
-        self.shape = rows, columns = int(self._row.max()) + 1, int(self._column.max()) + 1
+        self.shape = rows, columns = int(self.row.max()) + 1, int(self.column.max()) + 1
         if rows * columns > MOST_SQUARES:
             raise ValueError(
                 f"the positions span {columns:,} x {rows:,} squares, over {MOST_SQUARES:,} in all"
             )
+        self.first = np.unique(self.row * columns + self.column, return_index=True)[1]
 
     def place(self, values: NDArray[Any], missing: Any) -> NDArray[Any]:
-        """Puts one value per patch into its square; of patches that share one, the first counts.
-
-        Args:
-            values: Shape (patches, ...).
-            missing: The value of a square without a patch.
+        """Puts one value per patch that is shown into its square.
 
         Returns:
             The dtype of `values`, shape (rows, columns, ...).
         """
         grid = np.full((*self.shape, *values.shape[1:]), missing, values.dtype)
-        _, first = np.unique(self._row * self.shape[1] + self._column, return_index=True)
-        grid[self._row[first], self._column[first]] = values[first]
+        grid[self.row[self.first], self.column[self.first]] = values[self.first]
         return grid
 
 
 @dataclass(frozen=True)
 class SlideMap:
-    """A slide's grids.
+    """A slide's grids, shape (rows, columns)."""
 
-    Attributes:
-        name: The patient's number, or the name of the image.
-        probability: Of class 1, float32, NaN where there is none, shape (rows, columns).
-        background: True where a square was skipped as glass, shape (rows, columns).
-        label: 0 or 1, -1 where unknown, shape (rows, columns).
-        tissue: The reassembled slide: uint8, shape (rows * side, columns * side, 3).
-        threshold: A patch is predicted malignant from this probability on.
-        sample: Whether model or patches are synthetic, which every figure then says.
-    """
-
-    name: str
-    probability: NDArray[np.float32]
-    background: NDArray[np.bool_]
-    label: NDArray[np.int8]
-    tissue: NDArray[np.uint8]
-    threshold: float
-    sample: bool
+    name: str  # The patient, a slide of theirs, or the image.
+    probability: NDArray[np.float32]  # Of class 1, in context where it is; NaN where none.
+    malignant: NDArray[np.bool_]  # True where a patch is predicted malignant, likewise.
+    background: NDArray[np.bool_]  # True where a square was skipped, having no tissue.
+    label: NDArray[np.int8]  # 0 or 1, -1 where unknown.
+    tissue: NDArray[np.uint8]  # The reassembled slide, shape (rows * side, columns * side, 3).
+    threshold: float  # A patch is predicted malignant from this probability on.
+    in_context: bool  # Whether that is a probability in context.
+    sample: bool  # Whether model or patches are synthetic, which every figure then says.
+    to_scale: bool = True  # Whether a square's side is known to be 200 micrometres.
 
     @property
     def scored(self) -> NDArray[np.bool_]:
         """True where a patch has a probability."""
         return np.isfinite(self.probability)
 
-    @property
-    def malignant(self) -> NDArray[np.bool_]:
-        """True where a patch is predicted malignant."""
-        return self.probability >= self.threshold
 
-
-def draw(folder: Path, name: str, slide: SlideMap) -> dict[str, Any] | None:
-    """Draws the maps of one slide and, where classes are known, its errors and metrics.
+def draw(folder: Path, name: str, slide: SlideMap) -> None:
+    """Draws the maps of one slide and, where classes are known, its errors.
 
     The file names begin with `name`; older maps of the same name are replaced, one by one.
-
-    Returns:
-        What <name>_figures.json holds, or None where no class is known.
     """
     _save(folder / f"{name}_heatmap.png", slide, _heatmap)
     _save(folder / f"{name}_tissue.png", slide, _tissue)
-    if not np.any(slide.scored & (slide.label >= 0)):
-        return None
-    _save(folder / f"{name}_errors.png", slide, _errors)
-    metrics = slide_metrics(slide)
-    write_json(folder / f"{name}_figures.json", metrics)
-    return metrics
+    if np.any(slide.scored & (slide.label >= 0)):
+        _save(folder / f"{name}_errors.png", slide, _errors)
 
 
-def slide_metrics(slide: SlideMap) -> dict[str, Any]:
+def slide_metrics(
+    labels: NDArray[np.integer], probabilities: NDArray[np.float32], *, threshold: float
+) -> dict[str, Any]:
     """Makes the metrics of one slide's patches of known class, named as in metrics.json."""
-    known = slide.scored & (slide.label >= 0)
-    labels, probabilities = slide.label[known], slide.probability[known]
-    outcome = metrics.confusion(labels, probabilities, threshold=slide.threshold)
+    outcome = metrics.confusion(labels, probabilities, threshold=threshold)
     return {
-        "patient": slide.name,
-        "sample": slide.sample,
         "patches": len(labels),
         "prevalence": float(np.mean(labels == 1)),
-        "threshold": slide.threshold,
+        "threshold": threshold,
         "confusion_matrix": asdict(outcome),
         **{name: getattr(outcome, name) for name in metrics.METRICS},
         "roc_auc": metrics.roc_auc(labels, probabilities),
@@ -168,7 +145,8 @@ def _save(
     axes.set_ylim((rows + 0.08 * max(rows, columns)) * SQUARE, 0)
     for spine in axes.spines.values():
         spine.set_color("0.7")
-    _add_scale(axes, columns * SQUARE)
+    if slide.to_scale:
+        _add_scale(axes, columns * SQUARE)
     if handles:
         figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False)
     if slide.sample:
@@ -192,28 +170,24 @@ def _add_scale(axes: Axes, width: float) -> None:
     axes.add_artist(AnchoredSizeBar(axes.transData, length, text, "lower right", **style))
 
 
-def _show(
-    axes: Axes, slide: SlideMap, picture: NDArray[Any], interpolation: str | None, **style: Any
-) -> AxesImage:
-    """Shows a picture or a grid over the whole slide."""
+def _show(axes: Axes, slide: SlideMap, picture: NDArray[Any], **style: Any) -> AxesImage:
+    """Shows a picture or, with squares as they are, a grid over the whole slide."""
     rows, columns = slide.probability.shape
-    extent = (0, columns * SQUARE, rows * SQUARE, 0)
-    return axes.imshow(picture, interpolation=interpolation, extent=extent, **style)
+    style["interpolation"] = "nearest" if picture.shape[:2] == (rows, columns) else None
+    return axes.imshow(picture, extent=(0, columns * SQUARE, rows * SQUARE, 0), **style)
 
 
 def _show_faded(axes: Axes, slide: SlideMap) -> list[Swatch]:
     """Shows the tissue in pale grey, glass and gaps flat, as ground for colours."""
     faded = 255 - (255 - slide.tissue.mean(axis=2)) * 0.8
-    _show(axes, slide, faded, None, cmap="gray", vmin=0, vmax=255)
+    _show(axes, slide, faded, cmap="gray", vmin=0, vmax=255)
     handles = []
     for what, where, colour in (
-        ("background, skipped", slide.background, GLASS),
+        ("no tissue, skipped", slide.background, GLASS),
         ("no patch", ~slide.background & ~slide.scored, NOTHING),
     ):
         if where.any():
-            _show(
-                axes, slide, np.where(where, 0.0, np.nan), "nearest", cmap=ListedColormap([colour])
-            )
+            _show(axes, slide, np.where(where, 0.0, np.nan), cmap=ListedColormap([colour]))
             handles.append(_swatch(what, where, colour))
     return handles
 
@@ -225,18 +199,19 @@ def _swatch(what: str, where: NDArray[np.bool_], colour: str) -> Swatch:
 def _heatmap(axes: Axes, slide: SlideMap) -> tuple[str, list[Swatch]]:
     handles = _show_faded(axes, slide)
     style = {"cmap": "viridis", "vmin": 0, "vmax": 1, "alpha": 0.65}
-    image = _show(axes, slide, slide.probability, "nearest", **style)
+    image = _show(axes, slide, slide.probability, **style)
     assert axes.figure is not None
     bar = axes.figure.colorbar(image, ax=axes, shrink=0.9)
-    bar.set_label("probability of class 1, malignant")
+    where = ", in context" * slide.in_context
+    bar.set_label(f"probability of class 1, malignant{where}")
     bar.ax.axhline(slide.threshold, color="red", linewidth=2)
     counts = f"{np.sum(slide.scored):,}, predicted malignant {np.sum(slide.malignant):,}"
-    rule = f"probability at least {slide.threshold:.3g}, the red line"
+    rule = f"probability at least {slide.threshold:.3g}, the red line{where}"
     return f"patches {counts}\n({rule})", handles
 
 
 def _tissue(axes: Axes, slide: SlideMap) -> tuple[str, list[Swatch]]:
-    _show(axes, slide, slide.tissue, None)
+    _show(axes, slide, slide.tissue)
     return "the slide, reassembled", []
 
 
@@ -251,8 +226,9 @@ def _errors(axes: Axes, slide: SlideMap) -> tuple[str, list[Swatch]]:
     outcome = np.select(conditions, list(range(len(OUTCOMES))), default=np.nan)
     colours = ListedColormap([colour for _, colour in OUTCOMES])
     limits = {"vmin": -0.5, "vmax": len(OUTCOMES) - 0.5}
-    _show(axes, slide, outcome, "nearest", cmap=colours, **limits, alpha=0.75)
+    _show(axes, slide, outcome, cmap=colours, **limits, alpha=0.75)
     for (what, colour), where in zip(OUTCOMES, conditions, strict=True):
         if where.any():
             handles.append(_swatch(what, where, colour))
-    return f"right and wrong at threshold {slide.threshold:.3g}", handles
+    where = ", in context" * slide.in_context
+    return f"right and wrong at threshold {slide.threshold:.3g}{where}", handles

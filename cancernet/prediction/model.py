@@ -1,8 +1,9 @@
 """Opens a trained network, from anywhere: nothing that its file brings along is run.
 
-A .keras file is a ZIP archive of weights and a description (config.json). Keras would make objects
-of whatever a description names, code included. So it is read as plain data alone, held against that
-of `CancerNet.build`, and the weights are loaded into what the latter builds.
+A .keras file is a ZIP archive of weights and a description of layers; an HDF5 file of Keras 2 (.h5,
+.model) holds the same in other words, or weights alone. Keras would make objects of whatever a
+description names, code included. So it is read as plain data alone, held against that of
+`CancerNet.build`, and the weights are loaded into what the latter builds.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import shutil
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -18,8 +21,11 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import h5py
+
 from cancernet.cli import SAMPLE_NOTICE, InputError
 from cancernet.evaluation.calibration import Recalibration
+from cancernet.evaluation.context import Context
 
 if TYPE_CHECKING:  # What can be refused is refused before TensorFlow is loaded.
     import keras
@@ -27,10 +33,13 @@ if TYPE_CHECKING:  # What can be refused is refused before TensorFlow is loaded.
 BUNDLED = Path(__file__).parents[1] / "weights" / "cancernet-idc.keras"
 METADATA = "cancernet.json"  # Of a model; it lies beside it, under this name or the model's own.
 
-# What a .keras file holds, and the most bytes read of it: ten times what CancerNet takes, or more.
-DESCRIPTION = "config.json"
-MEMBERS = {DESCRIPTION: 2**20, "metadata.json": 2**20, "model.weights.h5": 200 * 2**20}
-
+HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+CONVERT = (
+    "Expected a .keras file of train_model.py, or an HDF5 file of the same network: where a model "
+    "was made, keras.models.load_model(...).save_weights('cancernet.h5') writes one for --model."
+)
+USUAL_SIZE = 48, 48  # Height and width that the published network takes, where no file says.
+MOST_REACH = 100  # Of a context's kernel, in patches: its work grows with the square.
 LARGEST_SIDE = 1024  # Of the patches, in pixels: the dense layer's weights grow with their area.
 
 # What a layer computes beside its weights, whose shapes are checked when they are loaded. All else
@@ -40,44 +49,30 @@ COMPUTED = ("activation", "padding", "strides", "kernel_size", "pool_size", "eps
 
 @dataclass(frozen=True)
 class Metadata:
-    """What the JSON file beside a network says of it.
+    """What the JSON file beside a network says of it."""
 
-    Attributes:
-        threshold: A patch is predicted malignant where its probability is at least this.
-        recalibration: What makes a probability calibrated, if anything.
-        sample: Whether the network was trained on synthetic patches.
-    """
-
-    threshold: float = 0.5
-    recalibration: Recalibration | None = None
-    sample: bool = False
+    threshold: float = 0.5  # A patch is predicted malignant where its probability is at least this.
+    recalibration: Recalibration | None = None  # What makes a probability calibrated, if anything.
+    sample: bool = False  # Whether the network was trained on synthetic patches.
+    context: Context | None = None  # What makes a probability in context, if anything.
 
 
 @dataclass(frozen=True)
 class SavedModel:
-    """A model file that was looked into without Keras.
-
-    Attributes:
-        path: The .keras file.
-        image_size: Height and width of its patches in pixels.
-        layers: Each layer's class and what it computes, as in COMPUTED.
-        metadata: What belongs to it.
-        alone: Whether there is no file of metadata, so that these are made up.
-    """
+    """A model file that was looked into without Keras."""
 
     path: Path
-    image_size: tuple[int, int]
-    layers: list[Any]
+    kind: str  # The ending by which Keras knows such files.
+    image_size: tuple[int, int]  # Height and width of its patches in pixels.
+    layers: list[Any] | None  # Each one's class and what it computes; None where not described.
     metadata: Metadata
-    alone: bool
+    alone: bool  # Whether there is no file of metadata, so that these are made up.
 
 
 def find(named: Path | None, defaults: Sequence[Path]) -> Path:
-    """Chooses the model: the one that is named, else the first of the others that exists.
-
-    Raises:
-        InputError: It does not exist.
-    """
+    """Chooses the model: the one that is named, else the first of the others that exists."""
+    if named and named.is_dir():  # Loading it would run what is in it.
+        raise InputError(f"{named} is a folder, as TensorFlow's SavedModel is. {CONVERT}")
     candidates = [named] if named else defaults
     for path in candidates:
         if path.is_file():
@@ -87,42 +82,46 @@ def find(named: Path | None, defaults: Sequence[Path]) -> Path:
 
 
 def read(path: Path) -> SavedModel:
-    """Reads a model file's description, as plain data, and its metadata.
-
-    Raises:
-        InputError: It is no model file of CancerNet, or its metadata are damaged or of another.
-    """
+    """Reads a model file's description, as plain data, and its metadata; refuses another's."""
     try:
-        layers = _read_layers(path)
-        size, computed = _image_size(layers), _computed(layers)
+        kind, layers = _read_layers(path)
+        size, computed = (_image_size(layers), _computed(layers)) if layers else (USUAL_SIZE, None)
     # RuntimeError: encrypted, packed in an unknown way, or a description nested without end.
     except (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError, ValueError) as error:
         raise _unusable(path, str(error)) from error
     except (AttributeError, LookupError, TypeError) as error:
-        raise _unusable(path, f"its {DESCRIPTION} describes no CancerNet") from error
+        raise _unusable(path, "what it describes is no CancerNet") from error
     metadata = read_metadata(path)
-    return SavedModel(path, size, computed, metadata or Metadata(), alone=metadata is None)
+    return SavedModel(path, kind, size, computed, metadata or Metadata(), alone=metadata is None)
 
 
 def _unusable(path: Path, why: str) -> InputError:
-    return InputError(f"{path} is no model of train_model.py, or damaged: {why}. Train it again.")
+    return InputError(f"{path} is no model of train_model.py, or damaged: {why}. {CONVERT}")
 
 
-def _read_layers(path: Path) -> list[Any]:
-    if path.suffix != ".keras":  # By which Keras tells the kinds of model files apart.
-        raise ValueError("expected a file name ending in .keras")
-    with zipfile.ZipFile(path) as archive:
-        sizes = {member.filename: member.file_size for member in archive.infolist()}
-        if sizes.keys() != MEMBERS.keys() or any(sizes[name] > MEMBERS[name] for name in MEMBERS):
-            found = dict(sorted(sizes.items())[:9])
-            raise ValueError(f"it holds {found}, expected, with their most bytes, {MEMBERS}")
-        return json.loads(archive.read(DESCRIPTION))["config"]["layers"]
+def _read_layers(path: Path) -> tuple[str, list[Any] | None]:
+    """Tells a file's kind, and reads the description of its layers, if it has one."""
+    with path.open("rb") as file:
+        if file.read(len(HDF5_SIGNATURE)) != HDF5_SIGNATURE:
+            with zipfile.ZipFile(path) as archive:
+                return ".keras", json.loads(archive.read("config.json"))["config"]["layers"]
+    try:
+        with h5py.File(path) as content:
+            description = content.attrs.get("model_config")
+            kind = ".weights.h5" if "layers" in content else ".h5"  # Of Keras 3, or older.
+    except OSError as error:
+        raise ValueError(str(error)) from error
+    if description is None:
+        return kind, None
+    config = json.loads(description)["config"]
+    return kind, config if isinstance(config, list) else config["layers"]
 
 
 def _image_size(layers: list[Any]) -> tuple[int, int]:
     """Finds height and width of the patches in the description of the first layers."""
-    _, *shape = layers[0]["config"]["batch_shape"]
-    if layers[1]["config"]["data_format"] == "channels_first":
+    first, second = (layer["config"] for layer in layers[:2])
+    _, *shape = first["batch_shape" if "batch_shape" in first else "batch_input_shape"]
+    if "channels_first" in (first.get("data_format"), second.get("data_format")):
         shape = [*shape[1:], shape[0]]
     height, width, channels = shape
     if channels != 3 or not all(side in range(1, LARGEST_SIDE + 1) for side in (height, width)):
@@ -135,16 +134,14 @@ def _image_size(layers: list[Any]) -> tuple[int, int]:
 
 def _computed(layers: list[Any]) -> list[Any]:
     return [
-        (layer["class_name"], [layer["config"].get(name) for name in COMPUTED]) for layer in layers
+        (layer["class_name"], [layer["config"].get(name) for name in COMPUTED])
+        for layer in layers
+        if layer["class_name"] != "InputLayer"  # Which old files lack.
     ]
 
 
 def read_metadata(path: Path) -> Metadata | None:
-    """Reads what belongs to a model from the JSON file beside it; None where there is none.
-
-    Raises:
-        InputError: The file is damaged, or belongs to another model.
-    """
+    """Reads what belongs to a model from the JSON file beside it; None where there is none."""
     places = (path.with_suffix(".json"), path.with_name(METADATA))
     beside = next((place for place in places if place.is_file()), None)
     if beside is None:
@@ -154,11 +151,16 @@ def read_metadata(path: Path) -> Metadata | None:
         threshold, line = float(content["threshold"]), content["recalibration"]
         if line:
             line = Recalibration(float(line["slope"]), float(line["intercept"]))
-        if not all(map(math.isfinite, (threshold, *(vars(line).values() if line else ())))):
+        around = content.get("context")  # Older models have none.
+        context = Context(**around) if around else None
+        numbers = [number for each in (line, context) if each for number in vars(each).values()]
+        if not all(map(math.isfinite, (threshold, *numbers))):
             raise ValueError("a number in it is NaN or infinite")
+        if context and not (context.width > 0 and context.reach in range(1, MOST_REACH)):
+            raise ValueError("its context has no kernel")
         if content["sha256"] != hashlib.sha256(path.read_bytes()).hexdigest():
             raise ValueError("by its sha256 it belongs to another model")
-        return Metadata(threshold, line, bool(content["sample"]))
+        return Metadata(threshold, line, bool(content["sample"]), context)
     except (AttributeError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{beside} does not say what belongs to {path} ({type(error).__name__}: {error}). "
@@ -169,29 +171,28 @@ def read_metadata(path: Path) -> Metadata | None:
 
 def describe(saved: SavedModel, *, average_symmetries: bool) -> list[str]:
     """Says which model is used, and how, and what is not known of it."""
-    own = saved.path.with_suffix(".json").name
-    lines = {
-        f"Model: {saved.path}, threshold {saved.metadata.threshold:.6g}.": True,
-        "Each patch gets the mean over its eight mirror images and turns. Threshold and "
-        "recalibration are those made without.": average_symmetries,
-        f"Notice: there is no {own} beside it, so the threshold is 0.5 and calibrated "
-        "probabilities are the network's own.": saved.alone,
-        SAMPLE_NOTICE: saved.metadata.sample,
-    }
-    return [line for line, holds in lines.items() if holds]
+    lines = [f"Model: {saved.path}, threshold {saved.metadata.threshold:.6g}."]
+    if average_symmetries:
+        lines += [
+            "Each patch gets the mean over its eight mirror images and turns. Threshold and "
+            "recalibration are those made without."
+        ]
+    if saved.alone:
+        lines += [
+            f"Notice: there is no {saved.path.with_suffix('.json').name} beside it, so the "
+            "threshold is 0.5 and calibrated probabilities are the network's own."
+        ]
+    return lines + [SAMPLE_NOTICE] * saved.metadata.sample
 
 
 def load(saved: SavedModel) -> keras.Sequential:
-    """Builds CancerNet and loads a file's weights into it.
+    """Builds CancerNet and loads a file's weights into it; refuses another network's.
 
     Colours always come last, wherever they were in training: the weights are the same.
 
     Returns:
         From float32 patches in [0, 1], shape (batch, height, width, 3), to the probabilities of
         both classes, shape (batch, 2).
-
-    Raises:
-        InputError: The file describes another network, or its weights are damaged.
     """
     import keras
 
@@ -203,10 +204,13 @@ def load(saved: SavedModel) -> keras.Sequential:
     network = CancerNet.build(width=width, height=height, depth=3, classes=2)
     expected = _computed(json.loads(network.to_json())["config"]["layers"])
     try:
-        for one, other in zip_longest(saved.layers, expected):
+        for one, other in zip_longest(saved.layers or expected, expected):
             if one != other:
                 raise ValueError(f"it has a layer {one}, CancerNet {other}")
-        network.load_weights(saved.path)
+        with tempfile.TemporaryDirectory() as folder:
+            copy = Path(folder) / f"copy{saved.kind}"  # Keras goes by the ending.
+            shutil.copyfile(saved.path, copy)
+            network.load_weights(copy)
     except Exception as error:  # What Keras raises on a file of the wrong content is not defined.
         raise _unusable(saved.path, str(error).partition("\n")[0]) from error
     return network
@@ -215,11 +219,7 @@ def load(saved: SavedModel) -> keras.Sequential:
 def averaged(network: keras.Model) -> keras.Model:
     """Makes a network that gives the mean of another one over a patch's mirror images and turns.
 
-    Tissue has no up, down or side: the eight symmetries of the square are one patch to it. It takes
-    eight times as many multiplications, and memory for eight times as many patches.
-
-    Raises:
-        InputError: The network's images are not square, so that they cannot be turned.
+    Tissue has no up, down or side: the eight symmetries of the square are one patch to it.
     """
     import keras
     from keras import ops

@@ -1,14 +1,15 @@
 """Patches and tiles through the network, some thousand at a time."""
 
 import math
-import os
+import sys
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import tensorflow as tf
@@ -17,12 +18,14 @@ from tqdm import tqdm
 
 from cancernet.cli import InputError
 from cancernet.data import pipeline
-from cancernet.data.patch import PatchFacts, read_facts
+from cancernet.data.patch import ExcludedError
 from cancernet.evaluation.calibration import recalibrate
-from cancernet.evaluation.metrics import shortest
 from cancernet.prediction import slides
-from cancernet.prediction.inputs import Problem
+from cancernet.prediction.done import Done
+from cancernet.prediction.inputs import Problem, Source, read_source
 from cancernet.prediction.model import SavedModel, averaged, load
+from cancernet.prediction.opening import open_picture
+from cancernet.prediction.scored import Scored, Slide, in_context
 
 CHUNK = 2048  # Patches between two moves of the progress bar, and in memory at a time.
 MOST_EXAMPLES = 64  # Patches that are explained.
@@ -30,60 +33,12 @@ MOST_EXAMPLES = 64  # Patches that are explained.
 Item = TypeVar("Item")
 
 
-@dataclass(frozen=True)
-class Scored:
-    """A patch with its probability: a row of the result.
-
-    Attributes:
-        file: The file's path as given or found.
-        facts: Patient, label and position, as far as known.
-        probability: Of class 1, malignant, in [0, 1].
-        calibrated: The same after recalibration.
-        malignant: Whether the probability reaches the model's threshold.
-    """
-
-    file: str
-    facts: PatchFacts
-    probability: np.float32
-    calibrated: np.float32
-    malignant: bool
-
-    @property
-    def row(self) -> tuple[object, ...]:
-        """A row of the CSV on stdout; malignant is 1 or 0."""
-        facts, numbers = self.facts, (shortest(self.probability), shortest(self.calibrated))
-        return (self.file, facts.patient, facts.x, facts.y, *numbers, int(self.malignant))
-
-
-HEADER = ("file", "patient", "x", "y", "probability", "calibrated", "malignant")
-
 # A patch and its image as the network sees it: float32 in [0, 1], shape (height, width, 3).
 Example = tuple[Scored, NDArray[np.float32]]
 
 
-@dataclass
-class ScoredImage:
-    """The tiles of a larger image.
-
-    Attributes:
-        scored: Those with tissue.
-        background: Positions of those that were skipped as glass.
-        pictures: All of them, small: uint8, RGB; first those with tissue, then those without.
-    """
-
-    scored: list[Scored] = field(default_factory=list)
-    background: list[tuple[int | None, int | None]] = field(default_factory=list)
-    pictures: list[NDArray[np.uint8]] = field(default_factory=list)
-
-
 class Predictor:
-    """A network at work.
-
-    Attributes:
-        network: From patches to the probabilities of both classes.
-        metadata: What belongs to it.
-        examples: The first patches scored, as the network saw them, if they are kept.
-    """
+    """A network at work, with its metadata, and the first patches scored if they are kept."""
 
     def __init__(
         self,
@@ -93,19 +48,12 @@ class Predictor:
         average_symmetries: bool = False,
         keep_examples: bool = False,
     ) -> None:
-        """Loads a network.
+        """Loads a network, to score a patch, or the mean over its mirror images and turns.
 
-        Args:
-            saved: Its file, as `model.read` gives it.
-            batch_size: Patches per step.
-            average_symmetries: Score each patch by the mean over its mirror images and turns.
-            keep_examples: Whether to keep the first 64 patches as the network sees them.
-
-        Raises:
-            InputError: The file is damaged, or its patches cannot be turned.
+        Examples are the first 64 patches, as the network sees them.
         """
         self.network = load(saved)
-        self.metadata = saved.metadata
+        self.path, self.metadata = saved.path, saved.metadata
         self.examples: list[Example] = []
         self._scorer = averaged(self.network) if average_symmetries else self.network
         self._most_examples = MOST_EXAMPLES if keep_examples else 0
@@ -113,96 +61,137 @@ class Predictor:
         # In whole batches all batches are as in one go, and so is each sum's rounding.
         self._chunk = max(1, CHUNK // batch_size) * batch_size
 
-    def score_files(self, files: Sequence[str]) -> tuple[list[Scored], list[Problem]]:
-        """Scores patch files with the reader that training uses.
+    def score_files(self, files: Sequence[str], images: list[str]) -> list[Scored]:
+        """Scores patch files, PNG or JPEG, in their order, with the reader that training uses.
 
-        Returns:
-            The patches scored, in their order, and the files that cannot be decoded.
-
-        Raises:
-            InputError: The network gives something else than probabilities.
+        Where it cannot read one, those around it are added to `images`, to be opened one by one.
         """
         scored: list[Scored] = []
-        problems: list[Problem] = []
         with _bar(len(files)) as bar:
             for start in range(0, len(files), self._chunk):
                 part = files[start : start + self._chunk]
+                batches = pipeline.scoring_batches(part, self._reading)
                 try:
-                    scored += self._score_files(part)
-                except tf.errors.OpError:
-                    # Damaged since the check, or in a way that it does not notice.
-                    readable = list(filter(_readable, part))
-                    if len(readable) == len(part):
-                        raise
-                    scored += self._score_files(readable)
-                    broken = [file for file in part if file not in set(readable)]
-                    problems += [Problem(file, "unreadable image (damaged)") for file in broken]
+                    scored += self._score(list(map(read_source, part)), batches)
+                except (tf.errors.InvalidArgumentError, tf.errors.NotFoundError):
+                    # One is damaged since the check, or in a way that it does not notice.
+                    images += part
                 bar.update(len(part))
-        return scored, problems
+        return in_context(scored, self.metadata.context)
 
-    def score_image(
-        self, file: str, *, mpp: float | None, min_side: int, max_pixels: int
-    ) -> ScoredImage:
-        """Cuts an image up and scores the tiles that hold tissue; `slides` has the arguments.
+    def score_images(
+        self, files: Sequence[str], problems: list[Problem], done: Done | None, **limits: Any
+    ) -> Iterator[Slide]:
+        """Scores images and whole slides within the `limits` of `open_picture` and `cut`.
 
-        Raises:
-            ExcludedError: It cannot be read, or at no known resolution, or it is too narrow.
-            InputError: The network gives something else than probabilities.
+        Yields each that is cut up, and patches of other containers together, under no name;
+        `problems` gets those that cannot be read, and `done` keeps what has been cut up and scored.
         """
-        facts = read_facts(Path(file))
-        image, glass = ScoredImage(), []
+        patches: list[tuple[Source, NDArray[np.uint8]]] = []
+        seen: dict[str, str] = {}
+        min_side = limits.pop("min_side")
+        began = time.monotonic()
+        for number, file in enumerate(files):
+            if number and (left := (time.monotonic() - began) / number * (len(files) - number)) > 1:
+                note(f"{number} of {len(files)} images, about {_duration(left)} left")
+            if done and (found := done.load(file)):
+                note(f"{file}: done before with the same model and options; --again repeats it")
+                yield self._recall(file, *found)
+                continue
+            try:
+                with closing(open_picture(Path(file), **limits)) as picture:
+                    first = seen.setdefault(picture.identity or file, file)
+                    if first != file:
+                        note(f"{file}: a part of the slide {first}")
+                        continue
+                    if picture.scale:
+                        note(f"{file}: {picture.scale}")
+                    if picture.one_patch:
+                        whole = picture.read(0, 0, picture.width, picture.height)
+                        patches.append((read_source(file), whole))
+                    else:
+                        slide = self._score_picture(file, picture, min_side)
+                        if done:
+                            done.save(file, slide)
+                        yield slide
+            except ExcludedError as excluded:
+                problems.append((file, str(excluded)))
+            if len(patches) == self._chunk:
+                yield self._patches(patches)
+                patches = []
+        if patches:
+            yield self._patches(patches)
 
-        def tissue(picture: slides.Picture, side: int) -> Iterator[slides.Tile]:
+    def _patches(self, patches: Sequence[tuple[Source, NDArray[np.uint8]]]) -> Slide:
+        return Slide("", in_context(self._score_tiles(patches), self.metadata.context))
+
+    def _recall(self, file: str, slide: Slide, saved: dict[str, NDArray[Any]]) -> Slide:
+        """Makes the rows of a slide that was scored before."""
+        whole = read_source(file)
+        sources = [
+            Source(file, replace(whole.facts, x=x, y=y), slide.name)
+            for x, y in saved["places"].tolist()
+        ]
+        rows = self._rows(sources, saved["probability"])
+        slide.rows = in_context(rows, self.metadata.context)
+        return slide
+
+    def _score_picture(self, file: str, picture: slides.Picture, min_side: int) -> Slide:
+        """Cuts an image up and scores the tiles that hold tissue."""
+        grid = slides.grid_size(picture, min_side=min_side)
+        slide, glass = Slide(Path(file).stem, frame=picture.frame), []
+        whole, side = read_source(file), slides.picture_side(*grid)
+
+        def tissue() -> Iterator[tuple[Source, NDArray[np.uint8]]]:
             for tile in slides.cut(picture, min_side=min_side):
                 small = slides.shrink(tile.pixels, side)
                 if tile.background:
-                    image.background.append((tile.x, tile.y))
+                    slide.skipped.append((tile.x, tile.y))
                     glass.append(small)
                 else:
-                    image.pictures.append(small)
-                    yield tile
+                    slide.pictures.append(small)
+                    facts = replace(whole.facts, x=tile.x, y=tile.y)
+                    yield Source(file, facts, slide.name), tile.pixels
 
-        opened = slides.open_picture(Path(file), mpp=mpp, max_pixels=max_pixels)
-        with closing(opened) as picture:
-            grid = slides.grid_size(picture, min_side=min_side)
-            tiles = tissue(picture, slides.picture_side(*grid))
-            chunks = iter(lambda: list(islice(tiles, self._chunk)), [])
-            with _bar(math.prod(grid)) as bar:
-                for part in _one_ahead(chunks):
-                    batches = pipeline.tile_batches([tile.pixels for tile in part], self._reading)
-                    sources = [(file, replace(facts, x=tile.x, y=tile.y)) for tile in part]
-                    image.scored += self._score(sources, batches)
-                    bar.update(len(image.scored) + len(image.background) - bar.n)
-        image.pictures += glass
-        return image
+        tiles = tissue()
+        chunks = iter(lambda: list(islice(tiles, self._chunk)), [])
+        with _bar(math.prod(grid)) as bar:
+            for part in _one_ahead(chunks):
+                slide.rows += self._score_tiles(part)
+                bar.update(len(slide.rows) + len(slide.skipped) - bar.n)
+        slide.pictures += glass
+        slide.rows = in_context(slide.rows, self.metadata.context)
+        note(f"{file}: patches {len(slide.rows):,}, skipped without tissue {len(slide.skipped):,}")
+        return slide
 
-    def _score_files(self, files: Sequence[str]) -> list[Scored]:
-        sources = [(file, read_facts(Path(file))) for file in files]
-        return self._score(sources, pipeline.scoring_batches(files, self._reading)) if files else []
+    def _score_tiles(self, tiles: Sequence[tuple[Source, NDArray[np.uint8]]]) -> list[Scored]:
+        batches = pipeline.tile_batches([pixels for _, pixels in tiles], self._reading)
+        return self._score([source for source, _ in tiles], batches)
 
-    def _score(
-        self, sources: Sequence[tuple[str, PatchFacts]], batches: tf.data.Dataset
-    ) -> list[Scored]:
-        probabilities = self._scorer.predict(batches, verbose=0)[:, 1]
-        if not np.all((probabilities >= 0) & (probabilities <= 1)):  # Not a number, for one.
-            raise InputError("The model is damaged: it gives no probabilities. Train it again.")
-        calibrated = recalibrate(probabilities, self.metadata.recalibration)
-        scored = [
-            Scored(*source, probability, after, bool(probability >= self.metadata.threshold))
-            for source, probability, after in zip(sources, probabilities, calibrated, strict=True)
-        ]
+    def _score(self, sources: Sequence[Source], batches: tf.data.Dataset) -> list[Scored]:
+        both = self._scorer.predict(batches, verbose=0)
+        # Not a number, a logit or a probability of each class apart, for one.
+        if not (np.all((both >= 0) & (both <= 1)) and np.allclose(both.sum(axis=1), 1, atol=1e-3)):
+            raise InputError(
+                "The model gives no probabilities: expected two outputs from 0 to 1 that sum to 1, "
+                "as softmax gives them. It is damaged or another network: train it again."
+            )
+        scored = self._rows(sources, both[:, 1])
         if (missing := self._most_examples - len(self.examples)) > 0:
             images = batches.unbatch().take(missing).as_numpy_iterator()
             self.examples += zip(scored, images, strict=False)
         return scored
 
+    def _rows(self, sources: Sequence[Source], probabilities: NDArray[np.float32]) -> list[Scored]:
+        calibrated = recalibrate(probabilities, self.metadata.recalibration)
+        return [
+            Scored(source, probability, after, bool(probability >= self.metadata.threshold))
+            for source, probability, after in zip(sources, probabilities, calibrated, strict=True)
+        ]
 
-def _readable(file: str) -> bool:
-    try:
-        pipeline.read_patch(tf.constant(os.fsencode(file)), height=1, width=1)
-    except tf.errors.OpError:
-        return False
-    return True
+
+def _duration(seconds: float) -> str:
+    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
 
 
 def _one_ahead(items: Iterator[Item]) -> Iterator[Item]:
@@ -216,3 +205,8 @@ def _one_ahead(items: Iterator[Item]) -> Iterator[Item]:
 
 def _bar(total: int) -> tqdm:
     return tqdm(total=total, desc="Predicting", unit=" patches", disable=None, leave=False)
+
+
+def note(text: str) -> None:
+    """Says something on stderr, above a progress bar if there is one."""
+    tqdm.write(text, file=sys.stderr)

@@ -6,7 +6,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -15,13 +15,12 @@ import tensorflow as tf
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from cancernet.cli import InputError, every_minute
+from cancernet.cli import every_minute
 from cancernet.evaluation import metrics
 from cancernet.recipe import Recipe
+from cancernet.training.distribution import predict
 from cancernet.training.fused import reestimate
-from cancernet.training.run import Run
-
-Predict = Callable[[keras.Model, tf.data.Dataset], NDArray[np.float32]]
+from cancernet.training.run import CTRL_C, Run
 
 
 class Validate(keras.callbacks.Callback):
@@ -38,8 +37,6 @@ class Validate(keras.callbacks.Callback):
         recipe: Recipe,
         batches: tf.data.Dataset,
         labels: NDArray[np.integer],
-        *,
-        predict: Predict,
         reestimation: NDArray[np.float32] | None = None,
     ) -> None:
         """Takes what to score, and where to keep it.
@@ -49,32 +46,26 @@ class Validate(keras.callbacks.Callback):
             recipe: Knows the learning rate of each step.
             batches: Images of the validation split, as `pipeline.scoring_batches` makes them.
             labels: Their labels, both classes among them.
-            predict: Computes the probabilities of class 1.
-            reestimation: Training patches of which mean and variance of batch normalization are
-                computed before each scoring; None to score with the moving ones.
+            reestimation: Training patches to re-estimate batch normalization by before each
+                scoring; None to score with the moving mean and variance.
         """
         super().__init__()
-        self._run = run
-        self._learning_rates = recipe.learning_rates()
-        self._batches = batches
-        self._labels = labels
-        self._predict = predict
-        self._reestimation = reestimation
-        self._began = 0.0
+        self._run, self._batches, self._labels = run, batches, labels
+        self._learning_rates, self._reestimation = recipe.learning_rates(), reestimation
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Starts the clock."""
         self._began = time.perf_counter()
 
-    def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Scores, logs and saves; an epoch that was not finished is dropped."""
-        run, logs = self._run, logs or {}
+        run = self._run
         if run.stopped:
             return
         own = self.model.get_weights()
         if self._reestimation is not None:
             reestimate(self.model, self._reestimation)
-        probabilities = self._predict(self.model, self._batches)
+        probabilities = predict(self.model, self._batches)
         area = metrics.roc_auc(self._labels, probabilities)
         if area is None:
             run.stop(
@@ -87,20 +78,17 @@ class Validate(keras.callbacks.Callback):
         if all(area > row["val_roc_auc"] for row in run.rows):
             run.best_weights = self.model.get_weights()
         self.model.set_weights(own)
-        at_half = metrics.confusion(self._labels, probabilities, threshold=0.5)
+        optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
         row = {
             "epoch": epoch + 1,
             "loss": logs["loss"],
             "accuracy": logs["accuracy"],
             "val_loss": metrics.cross_entropy(self._labels, probabilities),
-            "val_accuracy": at_half.accuracy,
+            "val_accuracy": metrics.confusion(self._labels, probabilities, threshold=0.5).accuracy,
             "val_roc_auc": area,
-            "learning_rate": float(self._learning_rates(self._steps() - 1)),
+            "learning_rate": float(self._learning_rates(int(optimizer.iterations.numpy()) - 1)),
         }
-        run.rows.append(row)
-        run.save(self.model)
-        row["seconds"] = time.perf_counter() - self._began
-        run.write_history()
+        run.save(self.model, row, began=self._began)
         if run.output:
             print(
                 f"epoch {epoch + 1:>3}/{run.epochs}  loss {row['loss']:.4f}  "
@@ -109,19 +97,11 @@ class Validate(keras.callbacks.Callback):
                 flush=True,
             )
 
-    def _steps(self) -> int:
-        """Counts the steps taken, from the first epoch on."""
-        optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
-        return int(optimizer.iterations.numpy())
-
 
 class StopOnCtrlC(keras.callbacks.Callback):
     """Ends training after the step in which Ctrl-C was pressed; a second one stops at once.
 
     Never while an epoch is saved. Signals reach the main thread alone: elsewhere nothing changes.
-
-    Attributes:
-        pressed: Set by the first Ctrl-C.
     """
 
     def __init__(self, run: Run) -> None:
@@ -129,13 +109,12 @@ class StopOnCtrlC(keras.callbacks.Callback):
         super().__init__()
         self._run = run
         self._before: Any = None
-        self.pressed = threading.Event()
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Listens for Ctrl-C."""
 
         def note(_signal: int, _frame: object) -> None:
-            self.pressed.set()
+            self._run.pressed.set()
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
         if threading.current_thread() is threading.main_thread():
@@ -143,8 +122,9 @@ class StopOnCtrlC(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Ends training; on several workers, where it was pressed on any of them."""
-        if (logs or {}).get("pressed", self.pressed.is_set()) and not self._run.stopped:
-            self._run.stop("Ctrl-C")
+        run = self._run
+        if (logs or {}).get("pressed", run.pressed.is_set()) and not run.stopped:
+            run.stop(CTRL_C)
             self.model.stop_training = True
 
     def on_train_end(self, logs: Any = None) -> None:
@@ -164,18 +144,13 @@ class StopOnNaN(keras.callbacks.Callback):
         """Takes the run, which notes why it was stopped."""
         super().__init__()
         self._run = run
-        self._epoch = 0
-
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Remembers which epoch it is."""
-        self._epoch = epoch
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
         """Looks at the mean loss of the epoch so far, which one such step spoils."""
-        loss = (logs or {}).get("loss", 0.0)
-        if not math.isfinite(loss) and not self._run.stopped:
-            where = f"at step {batch + 1} of epoch {self._epoch + 1}"
-            self._run.stop(f"the loss became {loss} {where}", diverged=True)
+        run, loss = self._run, (logs or {}).get("loss", 0.0)
+        if not math.isfinite(loss) and not run.stopped:
+            where = f"at step {batch + 1} of epoch {run.epoch + 1}"
+            run.stop(f"the loss became {loss} {where}", diverged=True)
             self.model.stop_training = True
 
 
@@ -188,44 +163,14 @@ class Progress(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Shows an empty bar."""
-        self._epoch = epoch + 1
-        self._bar = tqdm(
-            total=self.params["steps"], desc=f"Epoch {epoch + 1}", disable=None, leave=False
-        )
+        self._what, self._steps = f"Epoch {epoch + 1}", self.params["steps"]
+        self._bar = tqdm(total=self._steps, desc=self._what, disable=None, leave=False)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Moves the bar by a step."""
         self._bar.update()
-        steps = self.params["steps"]
-        self._say(f"Epoch {self._epoch}: step {batch + 1:,} of {steps:,}")
+        self._say(f"{self._what}: step {batch + 1:,} of {self._steps:,}")
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Takes the bar away."""
         self._bar.close()
-
-
-def ended(run: Run) -> list[str]:
-    """Says how training ended, once it has.
-
-    Returns:
-        Notes for the report; none where all epochs were trained.
-
-    Raises:
-        InputError: The loss was NaN or infinite before the first epoch was finished.
-        KeyboardInterrupt: Ctrl-C came before that.
-    """
-    if not run.stopped:
-        return []
-    if run.stopped == "Ctrl-C":
-        if not run.rows:
-            raise KeyboardInterrupt
-        return [f"stopped after {run.epoch} of {run.planned} epochs"]
-    if not run.rows:
-        raise InputError(
-            f"Training went wrong before an epoch was finished: {run.stopped}. Lower "
-            "LEARNING_RATE in cancernet/config.py; if that is no cure, check the data set."
-        )
-    return [
-        f"TRAINING WENT WRONG and stopped after {run.epoch} of {run.planned} epochs: "
-        f"{run.stopped}. All is of the best epoch before; lower LEARNING_RATE for a whole run"
-    ]

@@ -24,13 +24,7 @@ class FusedBatchNormalization(layers.BatchNormalization):
     ) -> tf.Tensor:
         """Normalizes each channel and, in training, moves the moving mean and variance on.
 
-        Args:
-            inputs: float32 or float16, shape (batch, height, width, channels) or (batch, channels).
-            training: Whether to take the batch's own mean and variance, or the moving ones.
-            mask: Not used; the stock layer has it for sequences.
-
-        Returns:
-            The same type and shape.
+        Inputs are float32 or float16, shape (batch, height, width, channels) or (batch, channels).
         """
         if not training:  # A product and a sum, which take less time than the fused kernel.
             return super().call(inputs, training=False)
@@ -47,15 +41,13 @@ class FusedBatchNormalization(layers.BatchNormalization):
         )
         # The kernel divides by N - 1 (Bessel's correction), the stock layer by N.
         count = tf.cast(tf.reduce_prod(tf.shape(images)[:3]), tf.float32)
-        self._move(mean, variance * ((count - 1) / count))
-        return tf.reshape(outputs, tf.shape(inputs))
-
-    def _move(self, mean: tf.Tensor, variance: tf.Tensor) -> None:
+        latest = [mean, variance * ((count - 1) / count)]
         replicas = tf.distribute.get_replica_context()
         if replicas.num_replicas_in_sync > 1:
-            mean, variance = replicas.all_reduce(tf.distribute.ReduceOp.MEAN, [mean, variance])
-        for moving, latest in ((self.moving_mean, mean), (self.moving_variance, variance)):
-            moving.assign(moving * self.momentum + latest * (1 - self.momentum))
+            latest = replicas.all_reduce(tf.distribute.ReduceOp.MEAN, latest)
+        for moving, its in zip((self.moving_mean, self.moving_variance), latest, strict=True):
+            moving.assign(moving * self.momentum + its * (1 - self.momentum))
+        return tf.reshape(outputs, tf.shape(inputs))
 
 
 def fuse(
@@ -92,10 +84,9 @@ def stock(model: keras.Sequential) -> keras.Sequential:
     """
 
     def plain(layer: layers.Layer) -> layers.Layer:
-        kind, settings = type(layer), layer.get_config()
-        if kind is FusedBatchNormalization:
-            kind = layers.BatchNormalization
-        return kind.from_config(settings | {"dtype": "float32"})
+        is_fused = isinstance(layer, FusedBatchNormalization)
+        kind = layers.BatchNormalization if is_fused else type(layer)
+        return kind.from_config(layer.get_config() | {"dtype": "float32"})
 
     return _clone(model, plain)
 

@@ -1,29 +1,33 @@
-"""Who trains together: what TF_CONFIG says, who answers, what differs. Loads without TensorFlow.
+"""Who trains together: what TF_CONFIG says, and how they meet. Loads without TensorFlow.
 
-TF_CONFIG is the variable that Slurm scripts, Kubeflow and Ray Train set for TensorFlow, such as
-{"cluster": {"worker": ["host0:2222", "host1:2222"]}, "task": {"type": "worker", "index": 0}}.
+TF_CONFIG is the variable that Slurm scripts, Kubeflow and Ray Train set for TensorFlow.
 """
 
 import json
 import re
 import socket
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any
 
 from cancernet.cli import InputError
+from cancernet.training.run import Run, differences
 
 VARIABLE = "TF_CONFIG"
 TYPES = ("chief", "worker")  # In this order they are counted; the first one is the chief.
 
+START_SECONDS = 75.0  # How long the first who comes waits for the others.
 ANSWER_SECONDS = 5.0  # How long a worker that is there may take to accept a connection.
-LOOK_SECONDS = 0.5  # How often to look who is there.
+SEND_SECONDS = 60.0  # How long the state of a run may take to be sent.
+LOOK_SECONDS = 0.5  # How often to look whether the chief is there.
 
 EXPECTED = (
-    'expected as in {"cluster": {"worker": ["host0:2222", "host1:2222"]}, '
-    '"task": {"type": "worker", "index": 0}}. Set it so, or unset it to train on one machine.'
+    'as in {"cluster": {"worker": ["host0:2222", "host1:2222"]}, "task": {"type": "worker", '
+    '"index": 0}}, with an index and an address of its own for each process. Set it so, or unset '
+    "it to train on one machine."
 )
 
 
@@ -51,160 +55,155 @@ class Workers:
         """Whether this one writes what there is to write."""
         return self.rank == 0
 
-    @property
-    def others(self) -> list[int]:
-        """The ranks of all but this one."""
-        return [rank for rank in range(self.count) if rank != self.rank]
-
     def names(self, ranks: Iterable[int]) -> str:
         """Names workers for a message, such as "worker 1 (host1:2222)"."""
-        return ", ".join(
-            f"{kind} {index} ({self.addresses[rank]})"
-            for rank in ranks
-            for kind, index in [self.tasks[rank]]
-        )
+        tasks = [(*self.tasks[rank], self.addresses[rank]) for rank in ranks]
+        return ", ".join(f"{kind} {index} ({address})" for kind, index, address in tasks)
 
-    def answering(self, ranks: Sequence[int]) -> set[int]:
-        """Finds out which of some workers accept a connection now."""
-        with ThreadPoolExecutor(max_workers=len(ranks) or 1) as threads:
-            answers = threads.map(lambda rank: _answers(self.addresses[rank]), ranks)
-            return {rank for rank, answer in zip(ranks, answers, strict=True) if answer}
-
-    def wait(self, seconds: float) -> None:
-        """Waits until every other worker has been here once, at this one's port or after that.
+    def meet(self, run: Run) -> None:
+        """Waits for all workers, compares what they train with, and hands out the chief's run.
 
         TensorFlow itself would wait for an hour, deaf to Ctrl-C, and name nobody.
 
+        Args:
+            run: The chief's, or one without an output directory that gets the chief's state.
+
         Raises:
-            InputError: Naming those that did not come.
+            InputError: On all workers, naming who did not come or differs from the chief.
         """
-        seen: set[int] = set()
-        deadline = time.monotonic() + seconds
-        with _listen(self.addresses[self.rank]):
-            while missing := [rank for rank in self.others if rank not in seen]:
-                if time.monotonic() > deadline:
-                    raise InputError(
-                        f"{self.names(missing)} did not come within {seconds:.0f} seconds. Start "
-                        "the same command on every machine that TF_CONFIG names; what one that "
-                        "ended printed says why."
-                    )
-                seen |= self.answering(missing)
-                time.sleep(LOOK_SECONDS)
+        deadline = time.monotonic() + START_SECONDS
+        if self.is_chief:
+            self._receive(run, deadline)
+            return
+        while (left := deadline - time.monotonic()) > 0:
+            with suppress(OSError):
+                problem, state = self._call_chief(run, left)
+                if problem:
+                    raise InputError(problem)
+                run.unpack(state)
+                return
+            time.sleep(LOOK_SECONDS)
+        raise InputError(self._absent([0]))
+
+    def _call_chief(self, run: Run, left: float) -> tuple[str, bytes]:
+        """Waits for the chief's answer: a problem or, where there is none, the state of its run."""
+        hello = json.dumps({"rank": self.rank, "left": left, "inputs": run.inputs})
+        with socket.create_connection(_place(self.addresses[0]), ANSWER_SECONDS) as connection:
+            connection.settimeout(left + SEND_SECONDS)
+            connection.sendall(hello.encode() + b"\n")
+            with connection.makefile("rb") as stream:
+                answer, state = stream.readline(), stream.read()
+        if not answer:
+            raise ConnectionError("The chief is gone again.")
+        return json.loads(answer), state
+
+    def _receive(self, run: Run, deadline: float) -> None:
+        """Is called by the other workers, and answers them all at once."""
+        came: dict[int, socket.socket] = {}
+        inputs = {0: json.loads(json.dumps(run.inputs))}  # As those that are sent.
+        with ExitStack() as opened, _listen(self.addresses[0]) as server:
+            while len(inputs) < self.count and (left := deadline - time.monotonic()) > 0:
+                server.settimeout(left)
+                # Whoever else connects, be it to see whether somebody is there, says no JSON.
+                with suppress(OSError, ValueError):
+                    connection = opened.enter_context(server.accept()[0])
+                    connection.settimeout(ANSWER_SECONDS)
+                    with connection.makefile("rb") as stream:
+                        hello = json.loads(stream.readline())
+                    came[hello["rank"]], inputs[hello["rank"]] = connection, hello["inputs"]
+                    deadline = min(deadline, time.monotonic() + hello["left"])
+            absent = [rank for rank in range(self.count) if rank not in inputs]
+            problem = self._absent(absent) if absent else self._differences(inputs)
+            answer = json.dumps(problem).encode() + b"\n" + (b"" if problem else run.pack())
+            for connection in came.values():
+                with suppress(OSError):
+                    connection.settimeout(SEND_SECONDS)
+                    connection.sendall(answer)
+        if problem:
+            raise InputError(problem)
+
+    def _absent(self, ranks: Iterable[int]) -> str:
+        return (
+            f"{self.names(ranks)} did not come within {START_SECONDS:.0f} seconds. Start the same "
+            f"command on every machine that {VARIABLE} names; what one that ended printed says why."
+        )
+
+    def _differences(self, inputs: Mapping[int, Mapping[str, Any]]) -> str:
+        """Names each worker that differs from the chief in what it trains with, and in what."""
+        problems = [
+            f"On {self.names([rank])} {differing}."
+            for rank, its in sorted(inputs.items())
+            if (differing := differences(its, inputs[0], "{} is {}, the chief's is {}"))
+        ]
+        if not problems:
+            return ""
+        return (
+            f"{' '.join(problems)} Workers train together with the same configuration, data "
+            f"set and packages alone: make them those of the chief, {self.names([0])}."
+        )
 
     def lost(self, reason: str) -> InputError:
-        """Makes the message on workers that died or were cut off.
+        """Makes the message on workers that died or were cut off: those that do not answer.
 
-        Args:
-            reason: TensorFlow's, which may name tasks; those that do not answer come first.
+        Where all do, those that TensorFlow's reason names.
         """
-        found = set(self.others) - self.answering(self.others)
-        if not found:
-            found = {rank for rank in self.others if _is_named(*self.tasks[rank], reason)}
-        if not found and not self.is_chief:
-            found = {0}  # Who does not answer the heartbeats of a worker is the chief.
-        have = "have" if len(found) > 1 else "has"
+        others = [rank for rank in range(self.count) if rank != self.rank]
+        with ThreadPoolExecutor(len(others) or 1) as threads:
+            answers = list(threads.map(_answers, [self.addresses[rank] for rank in others]))
+        gone = [rank for rank, answer in zip(others, answers, strict=True) if not answer]
+        if not gone:
+            task = "/job:{}/replica:0/task:{}\\b"
+            gone = [rank for rank in others if re.search(task.format(*self.tasks[rank]), reason)]
+        have = "have" if len(gone) > 1 else "has"
         return InputError(
-            f"{self.names(sorted(found)) or 'Another worker'} {have} ended or cannot be reached "
+            f"{self.names(gone) or 'Another worker'} {have} ended or cannot be reached "
             "any more; what it printed last may say why. Once that is mended, start the command "
             "with --resume on every machine: it goes on after the last finished epoch."
         )
 
-    def refuse_differences(self, inputs: Sequence[Mapping[str, Any]]) -> None:
-        """Compares what each worker would train with: configuration, versions and the like.
-
-        Raises:
-            InputError: Naming each worker that differs from the chief, and in what.
-        """
-        chiefs, problems = inputs[0], []
-        for rank, its in enumerate(inputs):
-            differing = [
-                f"{name} is {its.get(name)!r}, the chief's is {chiefs.get(name)!r}"
-                for name in sorted(its.keys() | chiefs.keys())
-                if its.get(name) != chiefs.get(name)
-            ]
-            if differing:
-                problems.append(f"On {self.names([rank])} {'; '.join(differing)}.")
-        if problems:
-            raise InputError(
-                f"{' '.join(problems)} Workers train together with the same configuration, data "
-                f"set and packages alone: make them those of the chief, {self.names([0])}."
-            )
-
 
 def find(environment: Mapping[str, str]) -> Workers:
-    """Reads TF_CONFIG and checks it.
-
-    Args:
-        environment: Of the process, `os.environ`.
-
-    Returns:
-        The workers; this process alone where TF_CONFIG names no more than one, or is not set.
+    """Reads TF_CONFIG of an environment: this process alone where it names no more than one.
 
     Raises:
         InputError: It cannot be used, or this process's port is taken.
     """
-    text = environment.get(VARIABLE, "").strip()
+    text = environment.get(VARIABLE, "").strip() or "{}"
     try:
-        content = json.loads(text or "{}")
-    except ValueError as error:
-        raise InputError(f"{VARIABLE} is no JSON ({error}): {EXPECTED}") from error
-    if not isinstance(content, dict) or not isinstance(content.get("cluster", {}), dict):
-        raise InputError(f"{VARIABLE} is {text}: {EXPECTED}")
-    if not content.get("cluster"):
+        workers = _parse(json.loads(text))
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise InputError(f"{VARIABLE} is {text} ({error}): expected {EXPECTED}") from error
+    if workers.count > 1:
+        _listen(workers.addresses[workers.rank]).close()
+    return workers
+
+
+def _parse(content: Any) -> Workers:
+    cluster = content.get("cluster") or {}
+    if unknown := cluster.keys() - set(TYPES):
+        raise ValueError(f"every machine trains here, none is of type {min(unknown)!r}")
+    tasks = [(kind, index) for kind in TYPES for index in range(len(cluster.get(kind, [])))]
+    addresses = [address for kind in TYPES for address in cluster.get(kind, [])]
+    for address in addresses:
+        _place(address)
+    if not cluster:
         return Workers()
-    tasks, addresses = _read_cluster(content["cluster"])
-    rank = _read_task(content.get("task"), tasks)
+    own = (content["task"]["type"], int(content["task"]["index"]))  # Some scripts quote it.
+    if own not in tasks:
+        known = ", ".join(f"{kind} {index}" for kind, index in tasks)
+        raise ValueError(f"this machine is {own[0]} {own[1]}, which is none of {known}")
     if len(tasks) == 1:
         return Workers()
-    _listen(addresses[rank]).close()
-    return Workers(rank, tasks, addresses)
+    return Workers(tasks.index(own), tuple(tasks), tuple(addresses))
 
 
-def _read_cluster(
-    cluster: Mapping[str, Any],
-) -> tuple[tuple[tuple[str, int], ...], tuple[str, ...]]:
-    """Gives tasks and addresses by rank."""
-    if unknown := sorted(cluster.keys() - set(TYPES)):
-        raise InputError(
-            f"{VARIABLE} has machines of the type {', '.join(map(repr, unknown))}: expected "
-            "'worker', and at most one 'chief'. Every machine trains here, none has another job."
-        )
-    tasks, addresses = [], []
-    for kind in TYPES:
-        listed = cluster.get(kind, [])
-        if not isinstance(listed, list) or (kind == "chief" and len(listed) > 1):
-            raise InputError(f"{VARIABLE} has {listed!r} as {kind!r}: {EXPECTED}")
-        tasks += [(kind, index) for index in range(len(listed))]
-        addresses += listed
-    for address in addresses:
-        if not (isinstance(address, str) and re.fullmatch(r"[^\s/]+:\d{1,5}", address)):
-            raise InputError(f"{VARIABLE} has the address {address!r}: {EXPECTED}")
-        if addresses.count(address) > 1:
-            raise InputError(
-                f"{VARIABLE} has the address {address} twice: expected one process at each. "
-                "Give each its own host or port."
-            )
-    if not addresses:
-        raise InputError(f"{VARIABLE} names no machine: {EXPECTED}")
-    return tuple(tasks), tuple(addresses)
-
-
-def _read_task(task: object, tasks: Sequence[tuple[str, int]]) -> int:
-    """Gives this process's rank."""
-    own = (task.get("type"), task.get("index")) if isinstance(task, dict) else (None, None)
-    if isinstance(own[1], str) and own[1].isdecimal():  # As scripts write it who quote all.
-        own = (own[0], int(own[1]))
-    if type(own[1]) is not int or own not in tasks:
-        known = ", ".join(f"{kind} {index}" for kind, index in tasks)
-        raise InputError(
-            f'{VARIABLE} has {task!r} as "task", which says who this machine is: expected the type '
-            f"and index of one of {known}. Give each machine its own."
-        )
-    return tasks.index(own)
+def _place(address: str) -> tuple[str, int]:
+    host, _, port = address.rpartition(":")
+    return host.strip("[]"), int(port)
 
 
 def _listen(address: str) -> socket.socket:
-    port = _port(address)
+    _, port = _place(address)
     try:
         return socket.create_server(("", port), backlog=128)
     except (OSError, OverflowError) as error:
@@ -215,19 +214,7 @@ def _listen(address: str) -> socket.socket:
         ) from error
 
 
-def _port(address: str) -> int:
-    return int(address.rpartition(":")[2])
-
-
 def _answers(address: str) -> bool:
-    place = (address.rpartition(":")[0].strip("[]"), _port(address))
-    try:
-        socket.create_connection(place, timeout=ANSWER_SECONDS).close()
-    except OSError:
-        return False
-    return True
-
-
-def _is_named(kind: str, index: int, reason: str) -> bool:
-    """Whether one of TensorFlow's messages names a task."""
-    return bool(re.search(rf"/job:{kind}/(replica:\d+/)?task:{index}\b", reason))
+    with suppress(OSError), socket.create_connection(_place(address), ANSWER_SECONDS):
+        return True
+    return False

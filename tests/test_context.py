@@ -1,0 +1,181 @@
+"""Probabilities in context: neighbours counted one by one, and foci drawn by hand."""
+
+import math
+from dataclasses import asdict, replace
+from typing import Any
+
+import made_up
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.special import expit, logit
+
+from cancernet.data.patch import PATCH_SIDE
+from cancernet.evaluation import context, metrics
+from cancernet.evaluation.context import Context, Grid, Scores
+
+CONTEXT = Context(1.5, 2, slope=2.0, intercept=-0.5, threshold=0.25, patches=9, patients=1)
+AROUND: dict[str, Any] = {"width": CONTEXT.width, "reach": CONTEXT.reach}
+
+
+def grid_of(places):
+    """The grid of patches given as slide, column and row; column and row may be unknown."""
+    slides, x, y = zip(*places, strict=True)
+    left, upper = ([v if v is None else 50 * v + 7 for v in values] for values in (x, y))
+    return Grid.of(slides, left, upper, 50)
+
+
+@st.composite
+def slides(draw):
+    """Patches of two slides, with holes, in any order, some without a place; and probabilities."""
+    place = st.tuples(st.sampled_from("ab"), st.integers(-3, 3), st.integers(0, 4))
+    placed = draw(st.lists(place, min_size=1, max_size=30, unique=True))
+    places = draw(st.permutations([*placed, ("a", None, 0), ("b", None, None)]))
+    size = len(places)
+    values = draw(st.lists(st.floats(0, 1, width=32), min_size=size, max_size=size))
+    return places, np.array(values, np.float32)
+
+
+@settings(deadline=None)
+@given(slides())
+def test_the_mean_is_over_those_of_the_same_slide_that_are_there(patches):
+    places, probabilities = patches
+    logits = logit(np.clip(probabilities.astype(float), 1e-7, 1 - 1e-7))
+    expected = []
+    for slide, x, y in places:
+        weights = [
+            0
+            if None in (x, y, *other) or slide != name or max(abs(dx), abs(dy)) > AROUND["reach"]
+            else math.exp(-(dx**2 + dy**2) / (2 * AROUND["width"] ** 2))
+            for name, *other in places
+            for dx, dy in [((other[0] or 0) - (x or 0), (other[1] or 0) - (y or 0))]
+        ]
+        lonely = sum(weight > 0 for weight in weights) < 2
+        expected.append(math.nan if lonely else expit(np.dot(weights, logits) / sum(weights)))
+    found = context.average(grid_of(places), probabilities, **AROUND)
+    assert found == pytest.approx(expected, nan_ok=True, abs=1e-9)
+
+
+@settings(deadline=None)
+@given(slides(), st.sampled_from([0.125, 0.5, 0.875]), st.integers(0, 2**32))
+def test_neither_order_nor_gaps_nor_other_slides_change_a_patch(patches, alike, seed):
+    places, probabilities = patches
+    found = CONTEXT.apply(grid_of(places), probabilities)
+    order = np.random.default_rng(seed).permutation(len(places))
+    again = CONTEXT.apply(grid_of([places[index] for index in order]), probabilities[order])
+    assert again == pytest.approx(found[order], nan_ok=True, rel=1e-5)
+    # On slide b all are alike, so that whoever is missing there makes no difference.
+    other = np.array([slide == "b" for slide, *_ in places])
+    changed = CONTEXT.apply(grid_of(places), np.where(other, np.float32(alike), probabilities))
+    assert np.array_equal(changed[~other], found[~other], equal_nan=True)
+    expected = expit(2 * logit(float(np.float32(alike))) - 0.5)
+    there = changed[other & ~np.isnan(changed)]
+    assert there == pytest.approx(np.full(len(there), expected), rel=1e-5)
+    assert np.array_equal(np.isnan(changed), np.isnan(found))
+
+
+def test_places_that_are_unknown_or_too_far_are_none():
+    x, y = [1, 51, None, 101, 50 * 2**21, -49], [1, 1, 1, None, 1, 1]
+    grid = Grid.of(["a"] * 6, x, y, 50)
+    assert (grid.slides >= 0).tolist() == [True, True, False, False, False, True]
+    assert grid.cells[[0, 1, 5]].tolist() == [[0, 0], [1, 0], [-1, 0]]
+    found = context.average(grid, np.full(6, 0.5), **AROUND)
+    assert np.isnan(found).tolist() == (grid.slides < 0).tolist()
+    assert len(context.average(Grid.of([], [], [], 50), np.empty(0), **AROUND)) == 0
+
+
+def validation(*, columns=20, rows=20, split="validation", **places):
+    """A slide whose left half is malignant."""
+    number = columns * rows
+    labels = np.arange(number) % columns < columns // 2
+    made = [
+        made_up.make_row("1", n, label=int(label), split=split, **places)
+        for n, label in enumerate(labels)
+    ]
+    return getattr(made_up.make_data(made), split)
+
+
+def noisy(split, *, quality=1.0):
+    return made_up.make_probabilities(split.rows, quality=quality)
+
+
+def test_the_fit_makes_probabilities_that_are_calibrated_and_rank_better():
+    split = validation()
+    decision, notes = context.decide(split, noisy(split), measure="balanced_accuracy")
+    fitted = decision.context
+    assert notes == []
+    assert fitted is not None
+    assert (fitted.patches, fitted.patients) == (400, 1)
+    assert all(type(value) in (int, float) for value in asdict(fitted).values())
+    scores = Scores.of(split, noisy(split), decision)
+    assert scores.in_context.dtype == np.float32
+    areas = [metrics.roc_auc(split.labels, values) for values in vars(scores).values()]
+    assert areas[2] > areas[0] + 0.1
+    best = metrics.confusion(split.labels, scores.in_context, threshold=fitted.threshold)
+    for cut in np.linspace(0.01, 0.99, 99):
+        counts = metrics.confusion(split.labels, scores.in_context, threshold=cut)
+        assert counts.balanced_accuracy <= best.balanced_accuracy
+    # Labels take no part once it is fitted.
+    turned = replace(split, rows=[replace(row, label=1 - row.label) for row in split.rows])
+    again = Scores.of(turned, noisy(split), decision)
+    assert np.array_equal(again.in_context, scores.in_context)
+    without = Scores.of(split, noisy(split), replace(decision, context=None))
+    assert np.isnan(without.in_context).all()
+    assert PATCH_SIDE == 50  # The step from patch to patch of `made_up`.
+
+
+@pytest.mark.parametrize(
+    ("settings_", "quality", "spread", "note"),
+    [
+        ({"columns": 20, "rows": 4}, 1, 1, "found 40 benign and 40 malignant"),
+        ({"placed": False}, 1, 1, "found 0 benign and 0 malignant"),
+        ({}, -2, 1, "they hardly tell the classes"),
+        ({}, 1, 0.01, "they hardly tell the classes"),
+    ],
+    ids=["few patches", "no places", "upside down", "all the same"],
+)
+def test_what_cannot_be_fitted_is_said(settings_, quality, spread, note):
+    split = validation(**settings_)
+    probabilities = 0.5 + spread * (noisy(split, quality=quality) - 0.5)
+    decision, notes = context.decide(split, probabilities, measure="f1")
+    assert decision.context is None
+    assert note in notes[-1]
+
+
+FOCI = """
+    M.BB..
+    .BBBM.
+    BB.BBM
+    mMBBBB
+    ....BM
+"""
+
+
+def test_foci_are_groups_of_malignant_patches_whose_corners_touch():
+    """M is malignant and found alone, m is not; B benign; in context only the pair's M is found."""
+    marks = {
+        (column, row): mark
+        for row, line in enumerate(FOCI.split())
+        for column, mark in enumerate(line)
+        if mark != "."
+    }
+    places = [("a", *place) for place in marks] + [("b", 0, 1), ("a", None, None)]
+    drawn = np.array([*marks.values(), "M", "M"])  # Another slide's, and one without a place.
+    grid, labels, alone = grid_of(places), (drawn != "B").astype(int), drawn == "M"
+    pair = np.array([place[1:] in ((0, 3), (1, 3)) for place in places])
+    rows = context.foci(grid, labels, alone, alone & pair)
+    assert [tuple(row.values()) for row in rows] == [
+        ("1", 3, 3, 1.0, 0.0),
+        ("2-4", 2, 4, 0.75, 0.25),
+        ("5-16", 0, 0, None, None),
+        ("more", 0, 0, None, None),
+    ]
+    # A snake of 17 patches is one group, and one of 16 another size's.
+    for length, size in ((16, "5-16"), (17, "more")):
+        snake = grid_of([("a", n, n % 2) for n in range(length)])
+        every = np.ones(length, bool)
+        (row,) = [
+            row for row in context.foci(snake, every.astype(int), every, ~every) if row["groups"]
+        ]
+        assert (row["patches_per_group"], row["groups"], row["patches"]) == (size, 1, length)

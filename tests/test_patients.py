@@ -1,0 +1,108 @@
+"""Who the patients are: plain layouts are taken, others refused with the way out."""
+
+import unicodedata
+from collections.abc import Sequence
+
+import pytest
+
+from cancernet.cli import InputError
+from cancernet.data import patients
+from cancernet.data.originals import Patch
+from cancernet.data.patch import Layout, parse_source
+
+DEFAULT = "patient/class/file"
+ALL = ["anna", "bert", "cleo"]
+ZOE = unicodedata.normalize("NFC", "Zoë"), unicodedata.normalize("NFD", "Zoë")
+
+
+def patches_of(folders: Sequence[str], layout: str) -> list[Patch]:
+    """Two patches in each folder, benign and malignant; "%" stands for the class."""
+    patches = []
+    for number, (folder, label) in enumerate((f, c) for f in folders for c in "01"):
+        source = folder.replace("%", label) if "%" in folder else f"{folder}/{label}/{number}.png"
+        name = parse_source(source, Layout(layout))
+        patches.append(Patch(source, name.patient, name.label, name.x, name.y, 1, "", 50, 50))
+    return patches
+
+
+def settled(folders: Sequence[str], layout: str = DEFAULT, method: str = "patient") -> set[str]:
+    patches = patients.settle(patches_of(folders, layout), Layout(layout), method=method)
+    return {patch.patient for patch in patches}
+
+
+@pytest.mark.parametrize(
+    ("folders", "layout", "expected"),
+    [
+        (ALL, DEFAULT, ALL),
+        ([f"my/images/{name}" for name in ALL], DEFAULT, ALL),
+        (["train/anna", "train/bert"], DEFAULT, ["anna", "bert"]),
+        (["test 1", "test 2"], DEFAULT, ["test 1", "test 2"]),
+        (["slide_1", "slide_2", "H-slide 3"], DEFAULT, ["slide_1", "slide_2", "H-slide 3"]),
+        # A name of the download tells the patient wherever it stands.
+        (["train/%/8863_idx5_x1_y1_class%.png", "test/%/8864_idx5_x1_y1_class%.png"], DEFAULT,
+         ["8863", "8864"]),
+        (["anna/s1", "anna/s2", "bert/s1"], "patient/slide/class/file", ["anna", "bert"]),
+        (["anna", "anna/s2", "bert"], "patient/slide/class/file", ["anna", "bert"]),
+        (["A/001", "B/001"], "patient/patient/class/file", ["A_001", "B_001"]),
+        (["A/001", "B/001"], "site/patient/class/file", ["001"]),
+        (["train/anna", "test/bert"], "split/patient/class/file", ["anna", "bert"]),
+        (["anna_slide1", "anna_slide2", "bert_slide1"], "patient_slide/class/file",
+         ["anna", "bert"]),
+        (["train/%/anna_1.png", "test/%/anna_2.png"], "split/class/patient_file", ["anna"]),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_patients_are_told_apart(folders, layout, expected) -> None:
+    assert settled(folders, layout) == set(expected)
+
+
+@pytest.mark.parametrize(
+    ("folders", "layout", "words"),
+    [
+        (["anna/s1", "anna/s2", "bert/s3"], DEFAULT, [
+            "side by side", "patient/folder/class/file if it is 'anna'",
+            "folder/patient/class/file if it is 's"]),
+        (["A/001", "B/001"], DEFAULT, ["patient/patient/class/file if it is 'A_001'"]),
+        (["anna", "bert/s2"], DEFAULT, ["'anna/1/1.png'", "if it is 'bert'"]),
+        (["x/A/anna/s", "x/B/anna/s"], DEFAULT, ["patient/folder/folder/class/file if it is 'A'"]),
+        (["A/anna/s", "B/bert/s"], "patient/slide/class/file", [
+            "folder/patient/slide/class/file if it is 'anna'"]),
+        (["train/anna", "test/bert"], DEFAULT, ["folder/patient/class/file if it is 'anna'"]),
+        (["train", "valid", "test"], DEFAULT, ["names of splits", "'test', 'train', 'valid'"]),
+        (["Training_Set", "VAL", "Holdout"], DEFAULT, ["--layout split/class/patient_file"]),
+        (["train1", "test1"], DEFAULT, ["names of splits"]),
+        (["fold 1", "fold 2"], DEFAULT, ["names of splits", "--split image"]),
+        (["x/test", "x/anna"], DEFAULT, ["'x/test/"]),
+        (["0", "1"], DEFAULT, ["--layout class/patient/file"]),
+        (["anna_slide1", "anna_slide2", "bert_slide1"], DEFAULT, ["patient_slide/class/file"]),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_leaves_the_patient_open_is_refused_with_the_way_out(
+    folders: list[str], layout: str, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(InputError) as refused:
+        settled(folders, layout)
+    for word in words:
+        assert word in str(refused.value)
+    # The image split does not depend on it.
+    assert settled(folders, layout, method="image")
+    assert capsys.readouterr().out == f"Note: {refused.value}\n"
+
+
+def test_spellings_of_one_patient_are_merged_and_said(capsys: pytest.CaptureFixture[str]) -> None:
+    folders = ["Anna", "anna", *ZOE, "p 1", "P_01", "p10", "p1a", "की", "का"]
+    assert settled(folders) == {"Anna", ZOE[1], "P_01", "p10", "p1a", "की", "का"}
+    said = capsys.readouterr().out
+    assert said.startswith("3 patients are spelt in several ways, taken for one: 'Anna' and 'anna'")
+    assert said.count("\n") == 1
+
+
+def test_it_is_said_by_what_patients_are_told_apart() -> None:
+    folders = ["8863/%/8863_idx5_x1_y1_class%.png", "anna"]
+    by_name = "patients by the file names, e.g. '8863'"
+    by_folder = "by the folder two levels up, e.g. 'anna'"
+    assert patients.described(patches_of(folders, DEFAULT), DEFAULT) == f"{by_name} and {by_folder}"
+    assert patients.described(patches_of(["anna"], DEFAULT), "a/patient/class/file").endswith(
+        "by the layout a/patient/class/file, e.g. 'anna'"
+    )
