@@ -58,7 +58,7 @@ def open_csv(path: Path | None) -> Iterator[Callable[[Iterable[Sequence[object]]
     as_text: Any = {"encoding": "utf-8", "errors": "backslashreplace", "newline": ""}
     with ExitStack() as opened:
         if path:
-            beside = opened.enter_context(files.replacing(path))
+            beside = opened.enter_context(files.replacing(path.resolve()))  # Not a link.
             stream = opened.enter_context(beside.open("w", **as_text))
         else:
             stream = sys.stdout
@@ -74,7 +74,7 @@ def open_csv(path: Path | None) -> Iterator[Callable[[Iterable[Sequence[object]]
 def predict(predictor: Any, atlas: Any, found: Any, options: settings.Settings) -> list[bool]:
     """Writes a row per patch, and draws; tells of each patch whether it is predicted malignant."""
     from cancernet.prediction.done import Done
-    from cancernet.prediction.scored import HEADER
+    from cancernet.prediction.scored import HEADER, in_context
 
     limits = {name: vars(options)[name] for name in ("mpp", "min_side", "max_pixels")}
     made_with = limits | {"symmetries": options.symmetries}
@@ -85,19 +85,21 @@ def predict(predictor: Any, atlas: Any, found: Any, options: settings.Settings) 
         write([HEADER])
         # 1. Patches
         patches = predictor.score_files(found.patches, found.images)
-        write(patch.row for patch in patches)
-        malignant = [patch.malignant for patch in patches]
+        malignant = []
 
         # 2. Larger images, cut into patches one after the other
         for slide in predictor.score_images(found.images, found.problems, done, **limits):
+            if not slide.name:  # Patches in other files than training reads.
+                patches += slide.rows
+                continue
             write(row.row for row in slide.rows)
             malignant += [row.malignant for row in slide.rows]
-            if slide.name:
-                atlas.draw(slide)
-            else:  # Patches in other files than training reads.
-                patches += slide.rows
+            atlas.draw(slide)
 
-        # 3. The slides that patches make up, and what speaks for malignant
+        # 3. The slides that patches of all kinds of files make up, and what speaks for malignant
+        patches = in_context(patches, predictor.metadata.context)
+        write(patch.row for patch in patches)
+        malignant += [patch.malignant for patch in patches]
         atlas.draw_patches(patches)
         atlas.close()
         atlas.explain()
@@ -108,12 +110,13 @@ def predict(predictor: Any, atlas: Any, found: Any, options: settings.Settings) 
     return malignant
 
 
-def report(malignant: Sequence[bool], maps: Path | None, problems: Sequence[Any]) -> None:
+def report(malignant: Sequence[bool], atlas: Any, problems: Sequence[Any]) -> None:
     """Says how many patches were scored, where maps are, and which files were left out."""
     share = f" ({sum(malignant) / len(malignant):.1%})" if malignant else ""
     say(f"Patches: {len(malignant):,}, predicted malignant: {sum(malignant):,}{share}")
-    if maps:
-        say(f"Maps: {maps}, see predictions.html first")
+    if atlas.taken:
+        first = ", see predictions.html first" if atlas.album.slides else ""
+        say(f"Maps: {atlas.folder}{first}")
     for file, reason in problems:
         say(f"Left out: {file}: {reason}")
     if len(problems) >= MANY:
@@ -129,7 +132,7 @@ def main() -> None:
 
     # What is named, and the model: what can be refused at once is.
     if options.csv:
-        files.check_copy(options.csv, option="--csv")
+        files.check_copy(options.csv, option="--csv", begins=b"file")
     found = inputs.find(options.paths, max_pixels=options.max_pixels)
     trained = options.output / "cancernet.keras"
     saved = model.read(model.find(options.model, [trained, model.BUNDLED]))
@@ -152,7 +155,7 @@ def main() -> None:
 
     with explained([], batch_size=options.batch_size):
         malignant = predict(predictor, atlas, found, options)
-    report(malignant, atlas.folder if atlas.taken else None, found.problems)
+    report(malignant, atlas, found.problems)
     if found.problems:
         sys.exit(cli.PARTLY_DONE)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from split_comparison import TESTING, cell
+from split_comparison import TESTING, cell, find
 
 from cancernet import cli, files
 from cancernet.prediction import model
@@ -56,6 +56,11 @@ def metric_lines(metrics: Mapping[str, Any]) -> Iterator[str]:
     for name in TOLD:
         cells = (cell(each, *TESTING[name]) for each in splits)
         yield f"| {name.removeprefix(AT)} | {' | '.join(cells)} |"
+    for kind, text in (("alone", "patches with neighbours, alone"), ("in_context", "in context")):
+        of_kind = [find(each, kind) for each in splits]
+        for name in ("ROC AUC", f"{AT}balanced accuracy"):
+            cells = (cell(each, *TESTING[name]) for each in of_kind)
+            yield f"| {text}: {name.removeprefix(AT)} | {' | '.join(cells)} |"
 
 
 def write_card(metadata: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:

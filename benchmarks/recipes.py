@@ -4,8 +4,7 @@
     python benchmarks/recipes.py --stage screen "tuned, dropout=0.25"
     python benchmarks/recipes.py              only writes the tables anew
 
-A candidate is "published" or "tuned", with any field of Recipe or Augmentation changed, or with one
-of EXTRAS, which is an experiment that lives here. Folds hold
+A candidate is "published" or "tuned", with any field of Recipe or Augmentation changed. Folds hold
 whole patients; those of the published testing list are left out. Some of the patients that a fold
 leaves are for validation: best epoch, threshold and recalibration come from them, all metrics from
 the fold's own. A finished run is a row of benchmarks/recipes.csv and is not run again. All runs are
@@ -59,9 +58,6 @@ METRICS = ("roc_auc", "balanced_accuracy", "balanced_accuracy_at_0.5", "ece", "e
 ABOUT = ("patients", "patches", "best_epoch")
 COLUMNS = (*KEY, *METRICS, *ABOUT)
 
-# Experiments on batches, which `training.train` knows.
-EXTRAS = ("stain_jitter", "by_root")
-
 # A recipe's rows, by fold and seed.
 Runs = dict[tuple[str, str], dict[str, str]]
 
@@ -87,8 +83,6 @@ def candidate(name: str, *, epochs: int) -> Recipe:
         for change in changes:
             field, text = change.split("=")
             value = {field: ast.literal_eval(text)}
-            if field in EXTRAS:
-                continue
             if hasattr(found.augmentation, field):
                 value = {"augmentation": replace(found.augmentation, **value)}
             found = replace(found, **value)
@@ -98,12 +92,6 @@ def candidate(name: str, *, epochs: int) -> Recipe:
             "the fields of Recipe and Augmentation such as dropout=0.5."
         ) from error
     return found
-
-
-def extras(name: str) -> dict[str, float]:
-    """Reads the experiments of a candidate's name."""
-    changes = (change.split("=") for change in name.split(", ")[1:] if "=" in change)
-    return {field: float(text) for field, text in changes if field in EXTRAS}
 
 
 def folder_of(stage: str, name: str, seed: int, fold: int) -> Path:
@@ -149,18 +137,12 @@ def make_folds(
 
 
 def run_candidate(
-    chosen: Recipe,
-    splits: Mapping[str, Split],
-    *,
-    seed: int,
-    averaged: bool,
-    kept: Path,
-    experiments: Mapping[str, float],
+    chosen: Recipe, splits: Mapping[str, Split], *, seed: int, averaged: bool, kept: Path
 ) -> Iterator[dict[str, Any]]:
     """Trains, and yields the row of each way of scoring, but for its key."""
     import training  # Loads TensorFlow.
 
-    run, model = training.train(chosen, splits, seed=seed, **experiments)
+    run, model = training.train(chosen, splits, seed=seed)
     files.write_csv(kept / "history.csv", list(run.rows[0]), [row.values() for row in run.rows])
     testing = splits["testing"]
     best = max(run.rows, key=lambda row: row["val_roc_auc"])
@@ -197,14 +179,7 @@ def run_stage(name: str, chosen: Sequence[str], data: Dataset) -> None:
                 continue
             kept = folder_of(name, tried, seed, fold)
             kept.mkdir(parents=True, exist_ok=True)
-            found = run_candidate(
-                of_it,
-                splits,
-                seed=seed,
-                averaged=tried == "tuned",
-                kept=kept,
-                experiments=extras(tried),
-            )
+            found = run_candidate(of_it, splits, seed=seed, averaged=tried == "tuned", kept=kept)
             done = [key | row for row in found]
             add_rows(done)
             about = f"{name}, seed {seed}, fold {fold + 1} of {stage.folds}, {tried}"

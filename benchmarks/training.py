@@ -1,12 +1,8 @@
 """Trains and scores a fold as train_model.py does, but in memory. Loads TensorFlow."""
 
-import random
-from collections import Counter
 from collections.abc import Mapping
-from dataclasses import replace
 
 import keras
-import tensorflow as tf
 
 from cancernet import config
 from cancernet.cancernet import CancerNet
@@ -24,65 +20,18 @@ CACHE_BYTES = 10**9  # The patches of a fold are decoded once.
 SIZE = (config.IMAGE_HEIGHT, config.IMAGE_WIDTH)
 
 
-def jitter_stain(batches: tf.data.Dataset, most: float, *, seed: int) -> tf.data.Dataset:
-    """Scales and shifts the optical density of each image's channels by up to `most` at random."""
-
-    def change(
-        batch: tuple[tf.Tensor, tf.Tensor], number: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        images, labels = batch
-        shape = (2, tf.shape(images)[0], 1, 1, 3)
-        scale, shift = tf.unstack(
-            tf.random.stateless_uniform(shape, (seed, number), -most, most), num=2
-        )
-        density = -tf.math.log(tf.maximum(images, 1 / 255))
-        changed = tf.exp(-tf.maximum(density * (1 + scale) + shift / 2, 0))
-        return changed, labels
-
-    return tf.data.Dataset.zip(batches, tf.data.Dataset.counter()).map(
-        lambda batch, number: change(batch, number), num_parallel_calls=2
-    )
-
-
-def repeat_small_patients(split: Split, *, seed: int) -> Split:
-    """Repeats patches so that a patient counts by the root of their number of patches.
-
-    Those of the largest patient come once, those of one with a hundredth of that ten times.
-    """
-    numbers = Counter(split.patients)
-    most = max(numbers.values())
-    chance = random.Random(seed)
-    rows = [
-        row
-        for row in split.rows
-        for _ in range(int((most / numbers[row.patient]) ** 0.5 + chance.random()))
-    ]
-    return replace(split, rows=rows)
-
-
-def train(
-    recipe: Recipe,
-    splits: Mapping[str, Split],
-    *,
-    seed: int,
-    stain_jitter: float = 0,
-    by_root: float = 0,
-) -> tuple[Run, keras.Model]:
+def train(recipe: Recipe, splits: Mapping[str, Split], *, seed: int) -> tuple[Run, keras.Model]:
     """Trains on one split and validates on another.
 
     Args:
         recipe: How to train.
         splits: "training" and "validation" among them.
         seed: Of weights, order and augmentation.
-        stain_jitter: How much the optical density is changed, at the most.
-        by_root: Whether a patient counts by the root of their number of patches.
 
     Returns:
         The run, and the model with the weights of its best epoch.
     """
     training, validation = splits["training"], splits["validation"]
-    if by_root:
-        training = repeat_small_patients(training, seed=seed)
     reading = Reading(SIZE, recipe.batch_size, cache_bytes=CACHE_BYTES)
     distribution.set_seed(seed, deterministic=True)
     network = CancerNet.build(config.IMAGE_WIDTH, config.IMAGE_HEIGHT, 3, 2)
@@ -96,11 +45,8 @@ def train(
         validation.labels,
         pipeline.read_sample(training, recipe, reading, seed=seed),
     )
-    batches = pipeline.training_batches(training, recipe, reading, seed=seed)
-    if stain_jitter:
-        batches = jitter_stain(batches, stain_jitter, seed=seed)
     model.fit(
-        batches,
+        pipeline.training_batches(training, recipe, reading, seed=seed),
         epochs=recipe.epochs,
         steps_per_epoch=pipeline.steps_per_epoch(len(training), reading),
         class_weight=recipe.class_weight(training.labels),

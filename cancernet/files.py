@@ -77,10 +77,20 @@ def try_writing(folder: Path) -> None:
     trial.unlink(missing_ok=True)  # Another process may try at the same time.
 
 
-def check_copy(path: Path, *, option: str) -> None:
-    """Finds out before the work whether a file can be copied to a path."""
+def check_copy(path: Path, *, option: str, begins: bytes = b"") -> None:
+    """Finds out before the work whether a file can be copied to a path.
+
+    What is there may be replaced if it is empty, or `begins` as its kind does.
+    """
     if path.is_dir():
         raise InputError(f"{option} is {path}, a directory. Name a file in it.")
+    if path.exists() and not path.is_file():
+        raise InputError(f"{option} is {path}, a device or a pipe. Name a file.")
+    if path.exists():
+        with path.open("rb") as file:
+            start = file.read(max(1, len(begins)))
+        if start and not start.startswith(begins):
+            raise InputError(f"{option} is {path}, which holds something else. Name another file.")
     path.parent.mkdir(parents=True, exist_ok=True)
     try_writing(path.parent)
 

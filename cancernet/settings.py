@@ -58,10 +58,14 @@ def _is_layout(value: Any) -> bool:
     if not isinstance(value, str) or not re.fullmatch(f"{LAYOUT_PART}(?:/{LAYOUT_PART})+", value):
         return False
     words = re.split("[-_ ./]", value)
-    return "patient" in words and words.count("class") == 1
+    has_file = value.split("/")[-1] not in ("patient", "class")
+    return "patient" in words and words.count("class") == 1 and has_file
 
 
-LAYOUT = Rule("words, patient and class among them, as in patient/slide/class/file", _is_layout)
+LAYOUT = Rule(
+    "words in small letters, patient and class among them, as in patient/slide/class/file",
+    _is_layout,
+)
 FLAG = Rule("True or False", lambda value: type(value) in (bool, int) and value in (0, 1))
 SHARE = number("a share, from 0 to below 1", lambda value: 0 <= value < 1)
 RATIO = number(

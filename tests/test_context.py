@@ -76,11 +76,11 @@ def test_neither_order_nor_gaps_nor_other_slides_change_a_patch(patches, alike, 
 
 
 def test_places_that_are_unknown_or_too_far_are_none():
-    x, y = [1, 51, None, 101, 50 * 2**21, -49], [1, 1, 1, None, 1, 1]
-    grid = Grid.of(["a"] * 6, x, y, 50)
-    assert (grid.slides >= 0).tolist() == [True, True, False, False, False, True]
+    x, y = [1, 51, None, 101, 50 * 2**21, -49, 10**30], [1, 1, 1, None, 1, 1, 1]
+    grid = Grid.of(["a"] * 7, x, y, 50)
+    assert (grid.slides >= 0).tolist() == [True, True, False, False, False, True, False]
     assert grid.cells[[0, 1, 5]].tolist() == [[0, 0], [1, 0], [-1, 0]]
-    found = context.average(grid, np.full(6, 0.5), **AROUND)
+    found = context.average(grid, np.full(7, 0.5), **AROUND)
     assert np.isnan(found).tolist() == (grid.slides < 0).tolist()
     assert len(context.average(Grid.of([], [], [], 50), np.empty(0), **AROUND)) == 0
 

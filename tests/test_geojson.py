@@ -66,8 +66,13 @@ def test_each_tile_is_a_locked_detection_and_the_malignant_ones_an_annotation(
     assert len(annotation["geometry"]["coordinates"]) == 2
 
 
-def test_nothing_malignant_has_no_annotation(tmp_path: Path) -> None:
+def test_what_is_nowhere_malignant_twice_or_of_no_scale(tmp_path: Path) -> None:
     assert len(written(tmp_path, tiles_of(["..", ". "]))) == 3
+    # Two patches of one place, on no known scale.
+    double = Tiles(np.array([[0.0, 0, 5, 5]] * 2), np.array([True, True]), {}, None)
+    *detections, annotation = written(tmp_path, double)
+    assert len({feature["id"] for feature in (*detections, annotation)}) == 3
+    assert annotation["properties"]["measurements"] == {}
     assert tiles_of([".."]).extent() == {"malignant_area_mm2": 0, "largest_focus_mm": 0}
 
 

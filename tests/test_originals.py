@@ -10,7 +10,7 @@ from conftest import WritePatch
 from cancernet.cli import InputError
 from cancernet.data import originals as module
 from cancernet.data.originals import Exclusion, Patch
-from cancernet.data.patch import LAYOUT
+from cancernet.data.patch import LAYOUT, Layout
 
 LIMITS = {"min_side": 25, "max_pixels": 100_000_000}
 FIRST = "20001/0/20001_idx5_x1_y51_class0.png"
@@ -106,6 +106,14 @@ def test_without_both_classes_it_says_what_is_there_and_the_ways_on(
         module.examine(original, LAYOUT, **LIMITS)
     for word in words:
         assert word in str(refused.value).replace(os.sep, "/")
+
+
+def test_where_a_layout_does_not_fit_another_is_named(
+    tmp_path: Path, write_patch: WritePatch
+) -> None:
+    write_patch(tmp_path / "0/anna_1.png")
+    with pytest.raises(InputError, match="take --layout class/patient_file"):
+        module.examine(tmp_path, Layout("class/patient/file"), **LIMITS)
 
 
 def test_a_file_in_the_place_of_the_directory_is_refused(tmp_path: Path) -> None:

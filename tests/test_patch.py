@@ -88,6 +88,7 @@ def test_a_path_gives_patient_label_and_place_or_a_reason(source, expected) -> N
         ("patient/slide/class/file", "anna/0/a.png", ("anna", "0")),  # A folder may be missing,
         ("patient/slide/class/file", "0/a.png", ("", "0")),  # but not all of them.
         ("site/patient/class/file", "anna/0/a.png", ("anna", "0")),
+        ("site/patient/slide/class/file", "A/anna/0/a.png", ("anna", "0")),
         ("patient/patient/class/file", "A/001/1/a.png", ("A_001", "1")),
         ("class/patient/file", "0/anna/a.png", ("anna", "0")),
         ("patient/class/folder/file", "anna/1/s1/a.png", ("anna", "1")),

@@ -37,7 +37,9 @@ def settled(folders: Sequence[str], layout: str = DEFAULT, method: str = "patien
         ([f"my/images/{name}" for name in ALL], DEFAULT, ALL),
         (["train/anna", "train/bert"], DEFAULT, ["anna", "bert"]),
         (["test 1", "test 2"], DEFAULT, ["test 1", "test 2"]),
+        (["Dev", "Val", "anna"], DEFAULT, ["Dev", "Val", "anna"]),
         (["slide_1", "slide_2", "H-slide 3"], DEFAULT, ["slide_1", "slide_2", "H-slide 3"]),
+        (["IDC_slide_1", "IDC_slide_2"], DEFAULT, ["IDC_slide_1", "IDC_slide_2"]),
         # A name of the download tells the patient wherever it stands.
         (["train/%/8863_idx5_x1_y1_class%.png", "test/%/8864_idx5_x1_y1_class%.png"], DEFAULT,
          ["8863", "8864"]),
@@ -48,6 +50,9 @@ def settled(folders: Sequence[str], layout: str = DEFAULT, method: str = "patien
         (["train/anna", "test/bert"], "split/patient/class/file", ["anna", "bert"]),
         (["anna_slide1", "anna_slide2", "bert_slide1"], "patient_slide/class/file",
          ["anna", "bert"]),
+        (["anna_left", "anna_right", "bert"], "patient_slide/class/file", ["anna", "bert"]),
+        (["TCGA-A1-A0SB-01Z-00-DX1", "TCGA-A2-A0SC-01Z-00-DX1"],
+         "patient-patient-patient-slide/class/file", ["TCGA_A1_A0SB", "TCGA_A2_A0SC"]),
         (["train/%/anna_1.png", "test/%/anna_2.png"], "split/class/patient_file", ["anna"]),
     ],
     ids=str,
@@ -72,9 +77,21 @@ def test_patients_are_told_apart(folders, layout, expected) -> None:
         (["Training_Set", "VAL", "Holdout"], DEFAULT, ["--layout split/class/patient_file"]),
         (["train1", "test1"], DEFAULT, ["names of splits"]),
         (["fold 1", "fold 2"], DEFAULT, ["names of splits", "--split image"]),
-        (["x/test", "x/anna"], DEFAULT, ["'x/test/"]),
+        (["x/test", "x/anna"], DEFAULT, ["'x/test/", "Rename a patient"]),
+        (["data_train", "Test (1)", "x-val"], DEFAULT, ["'Test (1)', 'data_train', 'x-val'"]),
+        (["Trainingsdaten", "fold_a"], DEFAULT, ["names of splits"]),
+        (["%/train/anna_1.png", "%/test/anna_2.png"], "class/patient/file", [
+            "--layout class/split/patient_file"]),
+        (["anna/train", "bert/test"], DEFAULT, ["patient/folder/class/file if it is 'anna'"]),
         (["0", "1"], DEFAULT, ["--layout class/patient/file"]),
-        (["anna_slide1", "anna_slide2", "bert_slide1"], DEFAULT, ["patient_slide/class/file"]),
+        (["anna_slide1", "Anna_slide2", "bert_slide1"], DEFAULT, ['"patient_slide/class/file"']),
+        (["A/case 1 slide a", "A/case 1 slide b", "A/x_roi"], "site/patient/class/file", [
+            "'case 1'", '"site/patient patient slide/class/file"']),
+        (["A/c_1_left_slide1", "A/c_1_right_slide1", "B/c_1_roi"], "patient/patient/class/file", [
+            "'A_c_1'", '"patient/patient_patient_slide/class/file"']),
+        (["anna_left", "anna_right", "bert"], DEFAULT, ['"patient_slide/class/file"']),
+        (["TCGA-A1-A0SB-01Z-00-DX1", "TCGA-A1-A0SB-01Z-00-DX2", "TCGA-A2-A0SC-01Z-00-DX1"],
+         DEFAULT, ['"patient-patient-patient-slide/class/file"']),
     ],
     ids=str,
 )  # fmt: skip
@@ -91,7 +108,7 @@ def test_what_leaves_the_patient_open_is_refused_with_the_way_out(
 
 
 def test_spellings_of_one_patient_are_merged_and_said(capsys: pytest.CaptureFixture[str]) -> None:
-    folders = ["Anna", "anna", *ZOE, "p 1", "P_01", "p10", "p1a", "की", "का"]
+    folders = ["Anna", "anna", *ZOE, "p\u20131\u200b", "P_01", "p10", "p1a", "की", "का"]
     assert settled(folders) == {"Anna", ZOE[1], "P_01", "p10", "p1a", "की", "का"}
     said = capsys.readouterr().out
     assert said.startswith("3 patients are spelt in several ways, taken for one: 'Anna' and 'anna'")

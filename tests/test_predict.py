@@ -242,7 +242,11 @@ def test_bad_files_among_good_ones_are_named_and_the_rest_done(
 ):
     folder = tmp_path / "folder"
     good = [write_patch(folder / f"{index}.png") for index in range(40)]
-    bad = {"cut.png": good[0].read_bytes()[:500], "text.png": b"no image", "late.png": b"damaged"}
+    bad = {
+        "cut.png": good[0].read_bytes()[:500],
+        "text.png": b"no image",
+        "late.png": b"\x89PNG\r\n\x1a\n",
+    }
     for name, data in bad.items():
         (folder / name).write_bytes(data)
     (folder / "broken.svs").write_bytes(b"II*\0 and nothing else")
@@ -255,7 +259,7 @@ def test_bad_files_among_good_ones_are_named_and_the_rest_done(
     monkeypatch.setattr(inputs, "check_image", check)
     code, rows, errors = predicted(folder)
     assert code == 1
-    expected = sorted(map(str, good)) + [str(folder / "large.png")] * 2
+    expected = [str(folder / "large.png")] * 2 + sorted(map(str, good))
     assert [row["file"] for row in rows] == expected
     for name in (*bad, "broken.svs"):
         assert f"Left out: {folder / name}" in errors
@@ -284,6 +288,7 @@ def test_what_cannot_be_used_at_all_is_refused(predicted, tmp_path):
         "strip.png": ["side under 25 pixels"],
         "bomb.png": ["more than 100,000,000 pixels"],
         "good.png --explain --output notes.txt": ["notes.txt"],
+        "good.png --csv good.png": ["--csv is good.png, which holds something else"],
         "good.png --model none.keras": ["There is no model none.keras"],
         "good.png --model good.png": ["good.png is no model of train_model.py"],
     }
@@ -291,6 +296,7 @@ def test_what_cannot_be_used_at_all_is_refused(predicted, tmp_path):
         (tmp_path / "pipes").mkdir()
         os.mkfifo(tmp_path / "pipes" / "pipe.png")  # Is not waited for.
         refused["pipes"] = ["pipe.png: no file"]
+        refused["good.png --csv pipes/pipe.png"] = ["pipes/pipe.png, a device or a pipe"]
     for arguments, words in refused.items():
         named = {"model": None} if "--model" in arguments else {}
         code, rows, errors = predicted(*arguments.split(), **named)
@@ -356,10 +362,13 @@ def test_a_patch_gets_the_context_of_its_slide(predicted, network, originals, tm
     assert figures["malignant_share"] == np.mean(found)
     assert figures["malignant_area_mm2"] == pytest.approx(0.04 * sum(found))
     # One alone has no neighbour; and a model may have no context.
+    page = tmp_path / "output/predictions/predictions.html"
+    assert '"context_threshold":0.3' in page.read_text(encoding="utf-8")
     (one,) = predicted(originals / "20001/0/20001_idx5_x1_y51_class0.png", model=own).rows
+    assert '"context_threshold":null' in page.read_text(encoding="utf-8")
     for row in (one, predicted(originals / "20001").rows[0]):
         assert (row["in_context"], row["malignant_in_context"]) == ("", "")
-    for wrong in ({"reach": 10**9}, {"reach": 2.5}, {"width": "wide"}, {"slope": float("inf")}):
+    for wrong in ({"reach": 10**9}, {"reach": 3.0}, {"width": "wide"}, {"slope": float("inf")}):
         own = with_metadata(network, tmp_path, context=CONTEXT | wrong)
         assert predicted(originals / "20001", model=own).code == cli.BAD_INPUT
 
@@ -369,7 +378,8 @@ def test_rows_go_to_a_file_and_slides_are_done_once(predicted, network, tmp_path
     for name in ("one.png", "two.png"):
         pixels = generator.integers(60, 200, (160, 210, 3), dtype=np.uint8)
         cv2.imwrite(str(tmp_path / name), pixels)
-    own = with_metadata(network, tmp_path, context=CONTEXT)
+    (tmp_path / ".model").mkdir()
+    own = with_metadata(network, tmp_path / ".model", context=CONTEXT)
     names = ("one.png", "two.png", "--csv", "rows.csv")
     texts = []
     again = "done before with the same model and options"
@@ -395,6 +405,10 @@ def test_rows_go_to_a_file_and_slides_are_done_once(predicted, network, tmp_path
     assert again not in predicted(*names, model=own).errors
     assert (tmp_path / "rows.csv").read_text(encoding="utf-8") == texts[0]
     (tmp_path / "rows.csv").unlink()
+    # Maps beside the images are no images.
+    for path in (".", ".", "*.png"):
+        code, rows, errors = predicted(path, "--output", ".", model=own)
+        assert (code, len(rows)) == (0, 2 * 12), errors
     (tmp_path / "rows.csv").mkdir()
     assert "--csv is rows.csv, a directory" in predicted(*names, model=own).errors
 
@@ -425,7 +439,9 @@ def test_a_run_replaces_maps_of_the_same_patient_alone_and_marks_the_sample(
     assert metrics["sensitivity"] == hits / len(malignant)
 
 
-def test_own_images_get_their_patients_metrics_and_qupaths_tiles_a_map(predicted, tmp_path):
+def test_own_images_get_their_patients_metrics_and_qupaths_tiles_a_map(
+    predicted, network, tmp_path
+):
     generator = np.random.default_rng(1)
     for index in range(6):
         image = Image.fromarray(generator.integers(0, 200, (50, 50, 3), dtype=np.uint8))
@@ -433,14 +449,21 @@ def test_own_images_get_their_patients_metrics_and_qupaths_tiles_a_map(predicted
         for name in (f"bob/{index % 2}/{index}.png", f"eve/{index % 2}/s 1 [d=10,{position}].png"):
             (tmp_path / "own" / name).parent.mkdir(parents=True, exist_ok=True)
             image.save(tmp_path / "own" / name)
-    code, rows, errors = predicted("own", "--output", "maps")
+    odd = tmp_path / "own/eve/1/s 1 [d=10,x=1024,y=512,w=512,h=512].png"
+    odd.rename(odd.with_stem(f"{odd.stem}_class0"))  # Folder and name contradict each other.
+    # Known classes have figures, without a position nothing that a page shows.
+    assert predicted("own/bob", "--output", "figures").errors.endswith("Maps: figures\n")
+    own = with_metadata(network, tmp_path, threshold=0)  # All are malignant, without a scale.
+    code, rows, errors = predicted("own", "--output", "maps", model=own)
     assert code == 0, errors
     assert "bob: patches 6, truly malignant 0.500, sensitivity" in errors
-    assert "eve s 1: patches 6, predicted malignant 0.000 of them, truly malignant 0.500" in errors
+    assert "eve s 1: patches 6, predicted malignant 1.000 of them, truly malignant 0.400" in errors
     assert "Patches on no map: 6, whose names tell no position" in errors
     assert {(row["patient"], row["x"], row["y"]) for row in rows if "eve" in row["file"]} == {
         ("eve", str(512 * column), str(512 * row)) for column in range(3) for row in range(2)
     }
+    figures = json.loads((tmp_path / "maps" / "eve_s_1_figures.json").read_text())
+    assert (figures["patches"], figures["labelled"]) == (6, 5)
     drawn = ("_errors.png", "_figures.json", "_heatmap.png", "_tissue.png", ".geojson")
     names = {path.name for path in (tmp_path / "maps").iterdir()}
     of_eve = {f"eve_s_1{end}" for end in drawn}
@@ -474,15 +497,18 @@ def test_what_are_no_probabilities_of_two_classes_is_refused(predicted, tmp_path
     assert "two outputs from 0 to 1 that sum to 1" in errors
 
 
-def test_what_is_on_no_map_is_said(predicted, tmp_path, write_patch):
-    for patient, x in ((7, 1), (7, 10**15 + 1), (8, 1), (8, 3)):
+def test_what_is_on_no_map_is_said(predicted, network, tmp_path, write_patch):
+    for patient, x in ((7, 1), (7, 10**15 + 1), (8, 1), (8, 3), (9, 1), (9, 10**30)):
         write_patch(tmp_path / "far" / f"{patient}_idx5_x{x}_y{x}_class0.png")
-    write_patch(tmp_path / "far" / "nowhere.png")
-    code, rows, errors = predicted(tmp_path / "far")
-    assert (code, len(rows)) == (0, 5), errors
+    for name in ("nowhere.png", "s [x=0,y=0,w=0,h=0].png"):
+        write_patch(tmp_path / "far" / name)
+    own = with_metadata(network, tmp_path, context=CONTEXT)
+    code, rows, errors = predicted(tmp_path / "far", model=own)
+    assert (code, len(rows)) == (0, 8), errors
     assert "7: no map, since the positions span" in errors
+    assert "9: no map, since the positions span" in errors
     assert "8: 1 patches share a square with another" in errors
-    assert "Patches on no map: 1, whose names tell no position" in errors
+    assert "Patches on no map: 2, whose names tell no position" in errors
 
 
 def test_explanations_go_up_to_64_patches(predicted, tmp_path, write_patch):
@@ -540,11 +566,23 @@ def test_a_large_image_is_predicted_as_its_patches_are(predicted, originals, tmp
     assert names == drawn | explained
 
 
-def test_many_patches_are_scored_as_in_one_go(predicted, tmp_path, write_patch, monkeypatch):
+def test_many_patches_are_scored_as_in_one_go(
+    predicted, network, tmp_path, write_patch, monkeypatch
+):
+    own = with_metadata(network, tmp_path, context=CONTEXT)
     for index in range(20):
-        write_patch(tmp_path / "patches" / f"{index:02}.png")
+        write_patch(tmp_path / "patches" / f"8863_idx5_x{50 * index + 1}_y1_class0.png")
     monkeypatch.setattr(config, "BATCH_SIZE", 4)
-    _, expected, _ = predicted(tmp_path / "patches")
+    _, expected, _ = predicted(tmp_path / "patches", model=own)
     monkeypatch.setattr("cancernet.prediction.predictor.CHUNK", 9)
-    _, found, _ = predicted(tmp_path / "patches")
+    _, found, _ = predicted(tmp_path / "patches", model=own)
     assert found == expected
+    # Neighbours are neighbours in whatever file they are.
+    for number, path in enumerate(sorted((tmp_path / "patches").iterdir())):
+        if number % 3:
+            Image.open(path).save(path.with_suffix(".tif"))
+            path.unlink()
+    _, found, _ = predicted(tmp_path / "patches", model=own)
+    for name in ("probability", "in_context"):
+        of_place = {row["x"]: float(row[name]) for row in found}
+        assert of_place == pytest.approx({row["x"]: float(row[name]) for row in expected}, abs=1e-6)

@@ -247,7 +247,7 @@ import keras, numpy as np
 from PIL import Image
 model = keras.models.load_model("output/cancernet.keras")
 assert model.count_params() == 1_235_133
-assert "cancernet" not in sys.modules
+assert "cancernet" not in sys.modules and not hasattr(model, "optimizer")
 with open("output/predictions.csv", newline="") as file:
     rows = list(csv.DictReader(file))[:64]
 images = [Image.open("datasets/idc/" + row["file"]).convert("RGB") for row in rows]

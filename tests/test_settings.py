@@ -30,6 +30,7 @@ TABLE: list[tuple[tuple[str, ...], list[Any], list[Any]]] = [
         ["patient/slide/class/file", "class/patient_file", "patient/patient/class/file"],
         ["patient", "patient/file", "class/class/patient/file", "<patient>/class/file", "", None],
     ),
+    (("LAYOUT",), [], ["Patient/class/file", "patient/class", "class/patient"]),
     (("COPY_MODE",), ["copy", "hardlink", "symlink"], ["move", ["copy"]]),
     (("SEED",), [0, 2**32 - 1], [*WHOLE, 2**32]),
     (("MIN_SIDE", "MAX_PIXELS"), [1, 10**6], [*WHOLE, 0]),

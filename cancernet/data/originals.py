@@ -131,15 +131,19 @@ def _way_on(left_out: Mapping[str, Sequence[str]]) -> str:
     archives = [s for of in left_out.values() for s in of if s.lower().endswith(ARCHIVES)]
     if archives:
         return f"Unpack {', '.join(archives[:3])} first."
-    if "no patient" in left_out:
+    with_class = [
+        folders
+        for *folders, _ in (source.split("/") for source in left_out.get(OTHER_CLASS, ()))
+        if sum(folder in LABELS for folder in folders) == 1
+    ]
+    if "no patient" in left_out or any(len(folders) == 1 for folders in with_class):
         return (
             "Do the files' names begin with the patient? Then take --layout class/patient_file, "
             "with what follows the patient in the place of _."
         )
-    for *folders, _ in (source.split("/") for source in left_out.get(OTHER_CLASS, ())):
-        if sum(folder in LABELS for folder in folders) == 1:
-            ways = layout_options(folders, ["file"])
-            return f"Which folder above or below the class is the patient? Take {ways}."
+    if with_class:
+        ways = layout_options(with_class[0], ["file"])
+        return f"Which folder above or below the class is the patient? Take {ways}."
     return WAYS_ON
 
 

@@ -70,19 +70,24 @@ class Layout:
 
     Its text has a part for each of the last folders of a path and one for the file's name, such as
     "patient/slide/class/file". Words other than "patient" and "class" stand for anything, and such
-    a folder may be missing; what is between the words of a part, as in "class/patient_file", stands
-    for itself. Several patient words make one patient together.
+    a folder may be missing, first the one nearest to the file, or a folder's last word. What is
+    between the words of a part, as in "class/patient_file", stands for itself. Several patient
+    words make one patient together.
     """
 
     def __init__(self, text: str) -> None:
         """Takes a text that the rule of LAYOUT holds for."""
         self.text = text
-        self._parts = [(re.findall(WORD, part), _pattern(part)) for part in text.split("/")]
+        parts = text.split("/")
+        self._parts = [
+            (re.findall(WORD, part), _pattern(part, is_folder=place < len(parts)))
+            for place, part in enumerate(parts, start=1)
+        ]
 
     def read(self, source: str) -> tuple[str, str]:
         """Reads patient and class from a path; empty where it does not have them."""
         pieces, parts = source.split("/"), self._parts
-        for part in self._parts[:-1]:
+        for part in reversed(self._parts[:-1]):
             if len(parts) > len(pieces) and {"patient", "class"}.isdisjoint(part[0]):
                 parts = [other for other in parts if other is not part]
         length = min(len(parts), len(pieces))
@@ -102,12 +107,12 @@ class Layout:
 WORD = "[a-z0-9]+"
 
 
-def _pattern(part: str) -> re.Pattern[str]:
+def _pattern(part: str, *, is_folder: bool) -> re.Pattern[str]:
     amid = "([01])" if part != "class" else "(.+)"  # A class folder is named where it is another.
-    return re.compile(
-        re.sub(WORD, lambda word: amid if word[0] == "class" else "(.+?)", re.escape(part)),
-        re.DOTALL,
-    )
+    text = re.sub(WORD, lambda word: amid if word[0] == "class" else "(.+?)", re.escape(part))
+    if is_folder and not part.endswith(("patient", "class")):  # The last word may be missing.
+        text = re.sub(r"\\?[-_ .]\(\.\+\?\)$", r"(?:\g<0>)?", text)
+    return re.compile(text, re.DOTALL)
 
 
 LAYOUT = Layout("patient/class/file")

@@ -3,7 +3,7 @@
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import takewhile
 
@@ -11,13 +11,16 @@ from cancernet.cli import InputError
 from cancernet.data.originals import Patch
 from cancernet.data.patch import LABELS, LAYOUT, Layout, layout_options
 
-# What the folders of a split are called, without numbers and spaces.
+# What the folders of a split are called, without numbers and separators.
 SPLIT_NAME = re.compile(
-    r"(train|training|val|valid|validation|dev|test|testing|holdout|eval|evaluation|fold|split)"
-    r"(set|data|dataset|images|patches|split)?"
+    r"(x|data|dataset|images|patches)?(?P<kind>train|val|dev|test|holdout|eval|fold|split)"
+    r"(ings?|id|idation|uation)?(set|data|daten|dataset|images|patches|split|(?<=fold)[a-z])?"
 )
+NAMES_TOO = {"val", "dev"}  # People are called so.
+# Slides of The Cancer Genome Atlas are named TCGA, site, patient, and more.
 SLIDE_NAME = re.compile(
-    r"(?P<patient>.+)[-_ .](slide|scan|section|block|wsi|roi|region|left|right)[-_ .]?[0-9]*",
+    r"(?P<patient>tcga-\w\w-\w{4}(?=-)|.+?(?=([-_ .]"
+    r"(slide|scan|section|block|wsi|roi|region|left|right)[-_ .]?[0-9]*[a-z]?)+$)).*",
     re.IGNORECASE,
 )
 SHOWN = 5
@@ -51,7 +54,8 @@ def settle(patches: Sequence[Patch], layout: Layout, *, method: str) -> list[Pat
 def alike(name: str) -> str:
     """A name without what tells no two patients apart: case, Unicode form, separators, 7 or 007."""
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
-    words = " ".join(re.split(r"[\s_.-]+", folded)).strip()
+    # Among the separators are dashes and what has no width.
+    words = " ".join(re.split(r"[\s_.\-\u00ad\u200b-\u2015\ufeff]+", folded)).strip()
     return re.sub(r"(?<!\d)0+(?=\d)", "", words) or name
 
 
@@ -69,42 +73,58 @@ def doubt(patches: Sequence[Patch], layout: Layout) -> str | None:
     """Says why the folders leave open who the patient is, and the ways out; None if they do not."""
     own = [patch for patch in patches if patch.x is None]  # An IDC name tells the patient.
     source_of = {patch.patient: patch.source for patch in own}
-    kinds = {name: re.sub(r"[\d ]", "", alike(name)) for name in sorted(source_of)}
-    splits = [name for name, kind in kinds.items() if SPLIT_NAME.fullmatch(kind)]
-    # A patient may be called "test 1", if no other is called "train 1".
-    one_kind = len({kinds[name] for name in splits}) == 1 and re.search(r"\d", splits[0])
-    if splits and (not one_kind or kinds[splits[0]] in ("fold", "split")):
-        return (
-            f"Folders with names of splits stand where the patient is expected: "
-            f"{', '.join(map(repr, splits[:SHOWN]))}, as in {source_of[splits[0]]!r}. The split is "
-            "made here, of whole patients: lay the files out as <patient>/<class>/<file>, or, "
-            "where their names begin with the patient, take --layout split/class/patient_file, "
-            f"{SAY_IT}. Where the patients are unknown, there is --split image alone, whose "
-            "metrics flatter."
-        )
+    if problem := _levels(own, layout) or _splits(source_of, layout):
+        return problem
     if source_of and LABELS.keys() >= source_of.keys():
-        source = own[0].source
+        names = " and ".join(map(repr, sorted(source_of)))
         return (
-            f"The patients' folders are called {' and '.join(map(repr, kinds))}, as in {source!r}. "
-            "If that is the class, and the folder below it the patient, take --layout "
-            f"class/patient/file, {SAY_IT}; else rename them."
+            f"The patients' folders are called {names}, as in {own[0].source!r}. If that is the "
+            "class, and the folder below it the patient, take --layout class/patient/file, "
+            f"{SAY_IT}; else rename them."
         )
-    return _slides_side_by_side(list(kinds)) or _levels(own, layout)
+    return _slides_side_by_side(sorted(source_of), layout)
 
 
-def _slides_side_by_side(names: Sequence[str]) -> str | None:
-    """Finds folders such as "anna_slide1" and "anna_slide2" beside those of others."""
-    slides: dict[str, list[str]] = defaultdict(list)
+def _splits(source_of: Mapping[str, str], layout: Layout) -> str | None:
+    """Finds folders such as "train" and "test" where the patient is expected."""
+    kinds = {}
+    for name in sorted(source_of):
+        if match := SPLIT_NAME.fullmatch(re.sub(r"[\W\d_]", "", alike(name))):
+            kinds[name] = match["kind"]
+    found, names = set(kinds.values()), list(kinds)
+    # A patient may be called "test 1", if no other is called "train 1".
+    numbered = len(found) == 1 and re.search(r"\d", names[0]) and not found & {"fold", "split"}
+    if found <= NAMES_TOO or numbered:
+        return None
+    folders, file = layout.text.replace("patient", "split").rsplit("/", maxsplit=1)
+    return (
+        "Folders with names of splits stand where the patient is expected: "
+        f"{', '.join(map(repr, names[:SHOWN]))}, as in {source_of[names[0]]!r}. The split is made "
+        "here, of whole patients: lay the files out as <patient>/<class>/<file>, or, where their "
+        f"names begin with the patient, take --layout {folders}/patient_{file}, {SAY_IT}. Rename "
+        "a patient who is called so. Where the patients are unknown, there is --split image "
+        "alone, whose metrics flatter."
+    )
+
+
+def _slides_side_by_side(names: Sequence[str], layout: Layout) -> str | None:
+    """Finds folders such as "anna_slide1" and "anna_slide2" beside others."""
+    slides: dict[str, list[re.Match[str]]] = defaultdict(list)
     for name in names:
         if match := SLIDE_NAME.fullmatch(name):
-            slides[alike(match["patient"])].append(name)
+            slides[alike(match["patient"])].append(match)
     several = next((each for each in slides.values() if len(each) > 1), None)
-    if several is None or len(slides) == 1:
+    if several is None or len(several) == len(names):
         return None
+    (first, patient), second = several[0].group(0, "patient"), several[1][0]
+    between = first[len(patient)]
+    before, _, after = layout.text.rpartition("patient")
+    # Parts of a patient's name that other folders give are joined by "_".
+    parts = patient.count(between) + 1 - (before.count("patient") if between == "_" else 0)
+    option = before + between.join(["patient"] * parts + ["slide"]) + after
     return (
-        f"The patients' folders {several[0]!r} and {several[1]!r} look like slides of one patient. "
-        "If so, take --layout patient_slide/class/file, with what stands between the two in the "
-        f"place of _, {SAY_IT}; else rename them."
+        f"The patients' folders {first!r} and {second!r} look like slides of one patient, "
+        f'{patient!r}. If so, take --layout "{option}", {SAY_IT}; else rename them.'
     )
 
 

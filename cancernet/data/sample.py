@@ -63,22 +63,20 @@ LYMPHOCYTE = Cells(diameter=6.5, variation=0.10, elongation=1.1, spacing=9, stai
 MALIGNANT = Cells(diameter=9.5, variation=0.25, elongation=1.4, spacing=11, stain=0.45)
 
 
-def draw_sample(folder: Path, *, seed: int) -> int:
+def draw_sample(folder: Path, *, seed: int) -> None:
     """Draws the sample as `<folder>/<patient>/<class>/<patient>_idx5_x<x>_y<y>_class<class>.png`.
 
     A patch is 8-bit RGB, 50 x 50 pixels; x and y are its upper left corner on the slide in pixels,
     1 more than a multiple of 50. Patches without tissue are not written. The same seed gives the
     same bytes. An older sample is replaced once the new one is whole; what is none is an
-    InputError. Returns how many are drawn.
+    InputError.
     """
     _check_replaceable(folder)
-    patches = 0
     with replacing_folder(folder) as drawing:
         for index, patient in enumerate(SAMPLE_PATIENTS):
             rng = np.random.default_rng([seed, index])
             slide, labels = _draw_slide(rng, malignant_share=MALIGNANT_PERCENT[index] / 100)
-            patches += _write_patches(drawing / patient, slide, labels)
-    return patches
+            _write_patches(drawing / patient, slide, labels)
 
 
 def is_synthetic(patches: Iterable[Patch]) -> bool:
@@ -97,9 +95,8 @@ def _check_replaceable(folder: Path) -> None:
             )
 
 
-def _write_patches(folder: Path, slide: Image, labels: Labels) -> int:
-    places = np.argwhere(labels >= 0)
-    for row, column in places:
+def _write_patches(folder: Path, slide: Image, labels: Labels) -> None:
+    for row, column in np.argwhere(labels >= 0):
         label, top, left = labels[row, column], row * PATCH, column * PATCH
         patch = slide[top : top + PATCH, left : left + PATCH]
         file = folder / str(label) / f"{folder.name}_idx5_x{left + 1}_y{top + 1}_class{label}.png"
@@ -107,7 +104,6 @@ def _write_patches(folder: Path, slide: Image, labels: Labels) -> int:
         # Not cv2.imwrite: on Windows it fails on paths with letters other than ASCII.
         _, png = cv2.imencode(".png", cv2.cvtColor(patch, cv2.COLOR_RGB2BGR))
         file.write_bytes(png.tobytes())
-    return len(places)
 
 
 def _draw_slide(rng: Generator, malignant_share: float) -> tuple[Image, Labels]:

@@ -73,11 +73,14 @@ class Grid:
             step: From one patch to the next, in the unit of x and y.
         """
         numbers = np.unique(np.asarray(slides, dtype=str), return_inverse=True)[1]
-        known = np.array([None not in place for place in zip(x, y, strict=True)], dtype=bool)
-        places = np.array([[left or 0, upper or 0] for left, upper in zip(x, y, strict=True)])
-        cells = places.reshape(-1, 2).astype(np.int64) // step
-        known &= np.all(np.abs(cells) < FARTHEST, axis=1)
-        return cls(np.where(known, numbers, -1), cells)
+        cells = np.zeros((len(numbers), 2), np.int64)
+        for index, (left, upper) in enumerate(zip(x, y, strict=True)):
+            # Names tell numbers of any size.
+            if left is None or upper is None or max(abs(left), abs(upper)) >= FARTHEST * step:
+                numbers[index] = -1
+            else:
+                cells[index] = left // step, upper // step
+        return cls(numbers, cells)
 
     @classmethod
     def of_split(cls, split: Split) -> "Grid":

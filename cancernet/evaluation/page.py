@@ -167,7 +167,7 @@ def cells(rows: Sequence[Row]) -> NDArray[np.int64]:
     found = np.zeros((len(rows), 2), np.int64)
     below = 0
     if placed.any():
-        edges = np.array([(row.x, row.y) for row in rows if None not in (row.x, row.y)])
+        edges = np.array([(row.x, row.y) for row in rows if None not in (row.x, row.y)], float)
         edges -= edges.min(axis=0)
         steps = Counter(step for axis in edges.T for step in np.diff(np.unique(axis)).tolist())
         # From a patch to the next, or more where the names tell positions that no slide has.

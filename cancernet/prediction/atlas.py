@@ -44,6 +44,7 @@ class Atlas:
     taken: set[str] = field(default_factory=set)  # The file names given so far.
     album: page.Album = field(default_factory=page.Album)  # The slides of predictions.html.
     sample: bool = False  # Whether any of them is synthetic, or the model.
+    in_context: bool = False  # Whether any of them has patches in context.
 
     def open(self) -> None:
         """Makes the folder, and finds out before the work whether it can be written to."""
@@ -85,10 +86,12 @@ class Atlas:
         figures: dict[str, Any] = {"patient": slide.name, "sample": self._is_sample(slide.name)}
         figures |= {"patches": len(slide.rows)}
         if labelled:
-            figures |= self._metrics(labelled)
+            counts = {"patches": len(slide.rows), "labelled": len(labelled)}
+            figures |= self._metrics(labelled) | counts
         if placed:
             figures |= self._write_geojson(stem, replace(slide, rows=placed))
-        note(_figures_line(slide.name, figures))
+        around = any(row.in_context is not None for row in placed)
+        note(_figures_line(slide.name, figures, in_context=around))
         if slide.rows:
             write_json(self.folder / f"{stem}_figures.json", figures)
         if placed or slide.skipped:
@@ -101,7 +104,7 @@ class Atlas:
         self.album.write(
             self.folder / "predictions.html",
             threshold=metadata.threshold,
-            context_threshold=context.threshold if context else None,
+            context_threshold=context.threshold if context and self.in_context else None,
             model=self.predictor.path.name,
             sample=self.sample,
         )
@@ -132,12 +135,12 @@ class Atlas:
         }
         malignant = np.array([row.predicted for row in rows])
         micrometres = slide.frame.micrometres
-        per_pixel = tuple((micrometres or np.nan) / scale for scale in slide.frame.scale)
-        tiles = geojson.Tiles(slide.edges(), malignant, values, (per_pixel[0], per_pixel[1]))
+        across, down = slide.frame.scale
+        per_pixel = (micrometres / across, micrometres / down) if micrometres else None
+        tiles = geojson.Tiles(slide.edges(), malignant, values, per_pixel)
         about = "Predicted malignant" + ", in context" * around
         geojson.write(self.folder / f"{stem}.geojson", slide.name, tiles, about=about)
-        share = {"malignant_share": float(malignant.mean())}
-        return share | (tiles.extent() if micrometres else {})
+        return {"malignant_share": float(malignant.mean()), **tiles.extent()}
 
     def _draw_maps(self, stem: str, slide: Slide, figures: dict[str, Any]) -> None:
         """Puts patches and background into their squares, draws them, and adds them to the page."""
@@ -159,6 +162,7 @@ class Atlas:
         if not number:
             return
         self.sample = self.sample or drawn.sample
+        self.in_context = self.in_context or drawn.in_context
         rows = [slide.rows[index] for index in shown]
         probability, calibrated, in_context = (
             np.array([getattr(row, name) for row in rows], np.float32)
@@ -224,13 +228,15 @@ def _read_pictures(rows: Sequence[Scored], side: int) -> list[NDArray[np.uint8]]
     return list(map_files(read, rows, what="Reassembling"))
 
 
-def _figures_line(name: str, figures: dict[str, Any]) -> str:
+def _figures_line(name: str, figures: dict[str, Any], *, in_context: bool) -> str:
     """Says in a line what is known of a slide."""
     shown = [f"{name}: patches {figures['patches']:,}"]
     for key, text in FIGURES.items():
         if key in figures:
             value = figures[key]
             shown.append(text.format("not defined" if value is None else f"{value:.3f}"))
+            if in_context and key == "malignant_share":
+                shown[-1] += " in context"
     return ", ".join(shown)
 
 

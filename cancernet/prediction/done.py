@@ -47,7 +47,13 @@ class Done:
                     for name, value in json.loads(str(saved["frame"])).items()
                 }
                 skipped = [(x, y) for x, y in saved["skipped"].tolist()]
-                slide = Slide(Path(file).stem, [], skipped, list(saved["pictures"]), Frame(**frame))
+                slide = Slide(
+                    Path(file).stem,
+                    skipped=skipped,
+                    pictures=list(saved["pictures"]),
+                    frame=Frame(**frame),
+                    identity=str(saved["identity"]) or None,
+                )
                 return slide, {name: saved[name] for name in ("places", "probability")}
         except Exception:  # There is none, or it is damaged: the slide is scored.
             return None
@@ -60,6 +66,7 @@ class Done:
             np.savez_compressed(
                 target,
                 key=self._key(file),
+                identity=slide.identity or "",
                 frame=json.dumps(asdict(slide.frame)),
                 places=np.array([(each.x, each.y) for each in facts], np.int64).reshape(-1, 2),
                 probability=np.array([row.probability for row in slide.rows], np.float32),

@@ -35,13 +35,13 @@ class Tiles:
         edges: Left, upper, right and lower edge of each, shape (tiles, 4). Neighbours share theirs.
         malignant: Whether each is predicted malignant, shape (tiles,).
         measurements: By name, a value per tile; NaN where it has none.
-        micrometres: Per pixel of the finest level, along x and along y.
+        micrometres: Per pixel of the finest level, along x and along y; None where unknown.
     """
 
     edges: NDArray[np.float64]
     malignant: NDArray[np.bool_]
     measurements: Mapping[str, NDArray[np.floating[Any]]]
-    micrometres: tuple[float, float]
+    micrometres: tuple[float, float] | None
 
     def outline(self) -> shapely.MultiPolygon:
         """Merges the tiles that are predicted malignant into polygons with holes."""
@@ -53,8 +53,10 @@ class Tiles:
 
         Returns:
             "malignant_area_mm2", and "largest_focus_mm": the diameter of the smallest circle round
-            the connected area that is largest in this.
+            the connected area that is largest in this. Nothing where the scale is unknown.
         """
+        if self.micrometres is None:
+            return {}
         scale = np.array(self.micrometres) / 1000
         outline = shapely.transform(self.outline(), lambda points: points * scale)
         radii = shapely.minimum_bounding_radius(shapely.get_parts(outline))
@@ -73,13 +75,17 @@ def write(path: Path, slide: str, tiles: Tiles, *, about: str) -> None:
         tiles: What was scored.
         about: Begins the annotation's name, such as "Predicted malignant".
     """
-    features = [*_detections(slide, tiles), *_annotation(slide, tiles, about)]
+    features = [
+        # Not by the tile's name: two patches may share a place.
+        {"type": "Feature", "id": str(uuid.uuid5(NAMESPACE, f"{slide}/{number}")), **feature}
+        for number, feature in enumerate([*_detections(tiles), *_annotation(tiles, about)])
+    ]
     content = {"type": "FeatureCollection", "features": features}
     with replacing(path) as beside:
         beside.write_text(json.dumps(content, separators=(",", ":")), encoding="utf-8")
 
 
-def _detections(slide: str, tiles: Tiles) -> Iterator[dict[str, Any]]:
+def _detections(tiles: Tiles) -> Iterator[dict[str, Any]]:
     for index, (left, upper, right, lower) in enumerate(tiles.edges.round(2).tolist()):
         corners = [[left, upper], [right, upper], [right, lower], [left, lower], [left, upper]]
         values = {
@@ -90,26 +96,22 @@ def _detections(slide: str, tiles: Tiles) -> Iterator[dict[str, Any]]:
         kind = MALIGNANT if tiles.malignant[index] else BENIGN
         geometry = {"type": "Polygon", "coordinates": [corners]}
         name = f"x={left:g}, y={upper:g}"
-        yield _feature(slide, geometry, "detection", name, kind, values)
+        yield _feature(geometry, "detection", name, kind, values)
 
 
-def _annotation(slide: str, tiles: Tiles, about: str) -> Iterator[dict[str, Any]]:
+def _annotation(tiles: Tiles, about: str) -> Iterator[dict[str, Any]]:
     outline = tiles.outline()
     if outline.is_empty:
         return
     # QuPath refuses a MultiPolygon of a single polygon.
     shape = outline if len(outline.geoms) > 1 else outline.geoms[0]
-    extent = tiles.extent()
-    measurements = {
-        "area mm^2": round(extent["malignant_area_mm2"], 4),
-        "largest focus mm": round(extent["largest_focus_mm"], 4),
-    }
+    names = {"malignant_area_mm2": "area mm^2", "largest_focus_mm": "largest focus mm"}
+    measurements = {names[name]: round(value, 4) for name, value in tiles.extent().items()}
     geometry = json.loads(shapely.to_geojson(shapely.set_precision(shape, 0.01)))
-    yield _feature(slide, geometry, "annotation", about, MALIGNANT, measurements)
+    yield _feature(geometry, "annotation", about, MALIGNANT, measurements)
 
 
 def _feature(
-    slide: str,
     geometry: Mapping[str, Any],
     kind: str,
     name: str,
@@ -117,8 +119,6 @@ def _feature(
     measurements: Mapping[str, float],
 ) -> dict[str, Any]:
     return {
-        "type": "Feature",
-        "id": str(uuid.uuid5(NAMESPACE, f"{slide}/{kind}/{name}")),
         "geometry": geometry,
         "properties": {
             "objectType": kind,

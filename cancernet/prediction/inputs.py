@@ -26,14 +26,14 @@ SHOWN = 5  # Problems that are named where there is nothing else.
 # What lies in folders beside images; all else is scored or named.
 LITTER = re.compile(
     r"\.(csv|tsv|txt|md|rst|json|geojson|xml|html?|log|ini|db|lnk|url|ya?ml|toml|pdf|rtf|docx?|xlsx?"
-    r"|pptx?|py|ipynb|r|sh|bat|md5|sha256|qpdata|qpproj)$|^\.|^Icon\r$|^__MACOSX$",
+    r"|pptx?|py|ipynb|r|sh|bat|md5|sha256|npz|qpdata|qpproj)$|^\.|^Icon\r$|^__MACOSX$",
     re.IGNORECASE,
 )
 
 # As QuPath names an exported tile; x, y, w and h are pixels of the slide's finest level.
 QUPATH_NAME = re.compile(
     r"(?P<slide>.*?) *\[(?:d=[0-9.]+,)?x=(?P<x>-?[0-9]+),y=(?P<y>-?[0-9]+),"
-    r"w=(?P<width>[0-9]+),h=(?P<height>[0-9]+)[^\]]*\]"
+    r"w=(?P<width>[1-9][0-9]*),h=(?P<height>[1-9][0-9]*)[^\]]*\]"
 )
 
 
@@ -58,7 +58,7 @@ def read_source(file: str) -> Source:
     if facts.x is not None or named is None:
         return Source(file, facts, facts.patient)
     facts = replace(facts, x=int(named["x"]), y=int(named["y"]))
-    slide = " ".join(filter(None, (facts.patient, named["slide"])))
+    slide = " ".join(filter(None, (facts.patient, named["slide"]))) or path.parent.name
     return Source(file, facts, slide, (int(named["width"]), int(named["height"])))
 
 
@@ -115,10 +115,11 @@ def _list(path: str, problems: list[Problem]) -> list[str]:
     if not matches:
         raise InputError(f"There is no {path}. Name an image, a whole slide or a folder.")
     inside = []
+    ours = _own_maps(matches)
     for match in matches:
         if Path(match).is_dir():
             inside += _list_folder(match, problems)
-        elif not LITTER.search(Path(match).name):
+        elif match not in ours and not LITTER.search(Path(match).name):
             inside.append(match)
     if not inside and not problems:
         raise InputError(f"In {path} there is no image. Name an image, a whole slide or a folder.")
@@ -135,10 +136,19 @@ def _list_folder(folder: str, problems: list[Problem]) -> list[str]:
         # in a folder of its name.
         no_images = {Path(name).stem for name in names if name.lower().endswith(".mrxs")}
         no_images |= set(filter(LITTER.search, [*subfolders, *names]))
+        no_images |= _own_maps(names)
         subfolders[:] = set(subfolders) - no_images
         for name in set(names) - no_images:
             inside.append(os.path.join(parent, name))  # noqa: PTH118 (a Path drops "./")
     return sorted(inside)
+
+
+def _own_maps(names: Sequence[str]) -> set[str]:
+    """Finds the pictures that an earlier run of predict.py has left among a folder's files."""
+    ends = "_heatmap.png", "_tissue.png", "_errors.png"
+    stems = [name.removesuffix(ends[0]) for name in names if name.endswith(ends[0])]
+    drawn = {stem + end for stem in stems if stem + ends[1] in names for end in ends}
+    return drawn | {"explanation.png"} if drawn else set()
 
 
 def _is_patch(path: Path, *, max_pixels: int) -> bool:

@@ -156,7 +156,8 @@ def read_metadata(path: Path) -> Metadata | None:
         numbers = [number for each in (line, context) if each for number in vars(each).values()]
         if not all(map(math.isfinite, (threshold, *numbers))):
             raise ValueError("a number in it is NaN or infinite")
-        if context and not (context.width > 0 and context.reach in range(1, MOST_REACH)):
+        whole = context is None or isinstance(context.reach, int)
+        if context and not (whole and context.width > 0 and 0 < context.reach < MOST_REACH):
             raise ValueError("its context has no kernel")
         if content["sha256"] != hashlib.sha256(path.read_bytes()).hexdigest():
             raise ValueError("by its sha256 it belongs to another model")

@@ -90,7 +90,7 @@ class Album:
 
     def __init__(self) -> None:
         """Starts without a slide."""
-        self._slides: list[dict[str, Any]] = []
+        self.slides: list[dict[str, Any]] = []
         self._pictures: list[bytes] = []
         self._numbers = 100_000  # Bytes of all but the pictures, the page's own among them.
         self._share = LIMIT  # Bytes of a picture at most.
@@ -101,11 +101,11 @@ class Album:
         facts = slide.embedded()
         numbers = len(htmlsafe_json_dumps(facts))
         room = LIMIT - self._numbers - numbers
-        least = _encoded(SMALLEST) * (len(self._slides) + 1)
+        least = _encoded(SMALLEST) * (len(self.slides) + 1)
         if least > room or max(slide.skipped.shape) > MOST_CELLS:
             self._left_out += 1
             return
-        self._slides.append(facts)
+        self.slides.append(facts)
         self._numbers += numbers
         self._pictures.append(_jpeg(Image.fromarray(slide.tissue), self._share))
         while sum(map(_encoded, map(len, self._pictures))) > LIMIT - self._numbers:
@@ -130,17 +130,17 @@ class Album:
             model: The model's file, as the page names it.
             sample: Whether model or patches are synthetic, which the page then says.
         """
-        if not self._slides:
+        if not self.slides:
             return
         thresholds = {"threshold": threshold, "context_threshold": context_threshold}
         text = render(
             "predictions.html",
             TEMPLATES,
-            data={"slides": self._slides, **thresholds},
+            data={"slides": self.slides, **thresholds},
             pictures=[as_uri(picture, "jpeg") for picture in self._pictures],
             model=model,
             sample=sample,
-            squares=sorted({slide["square_mm"] for slide in self._slides}),
+            squares=sorted({slide["square_mm"] for slide in self.slides}),
             left_out=self._left_out,
             limit=LIMIT,
         )

@@ -64,7 +64,8 @@ class Predictor:
     def score_files(self, files: Sequence[str], images: list[str]) -> list[Scored]:
         """Scores patch files, PNG or JPEG, in their order, with the reader that training uses.
 
-        Where it cannot read one, those around it are added to `images`, to be opened one by one.
+        They are not in context yet. Where it cannot read one, those around it are added to
+        `images`, to be opened one by one.
         """
         scored: list[Scored] = []
         with _bar(len(files)) as bar:
@@ -77,15 +78,16 @@ class Predictor:
                     # One is damaged since the check, or in a way that it does not notice.
                     images += part
                 bar.update(len(part))
-        return in_context(scored, self.metadata.context)
+        return scored
 
     def score_images(
         self, files: Sequence[str], problems: list[Problem], done: Done | None, **limits: Any
     ) -> Iterator[Slide]:
         """Scores images and whole slides within the `limits` of `open_picture` and `cut`.
 
-        Yields each that is cut up, and patches of other containers together, under no name;
-        `problems` gets those that cannot be read, and `done` keeps what has been cut up and scored.
+        Yields each that is cut up, and patches of other containers together, under no name and not
+        in context, since their neighbours may be in any file. `problems` gets those that cannot be
+        read, and `done` keeps what has been cut up and scored.
         """
         patches: list[tuple[Source, NDArray[np.uint8]]] = []
         seen: dict[str, str] = {}
@@ -95,14 +97,13 @@ class Predictor:
             if number and (left := (time.monotonic() - began) / number * (len(files) - number)) > 1:
                 note(f"{number} of {len(files)} images, about {_duration(left)} left")
             if done and (found := done.load(file)):
-                note(f"{file}: done before with the same model and options; --again repeats it")
-                yield self._recall(file, *found)
+                if not _is_part(file, found[0].identity, seen):
+                    note(f"{file}: done before with the same model and options; --again repeats it")
+                    yield self._recall(file, *found)
                 continue
             try:
                 with closing(open_picture(Path(file), **limits)) as picture:
-                    first = seen.setdefault(picture.identity or file, file)
-                    if first != file:
-                        note(f"{file}: a part of the slide {first}")
+                    if _is_part(file, picture.identity, seen):
                         continue
                     if picture.scale:
                         note(f"{file}: {picture.scale}")
@@ -117,13 +118,10 @@ class Predictor:
             except ExcludedError as excluded:
                 problems.append((file, str(excluded)))
             if len(patches) == self._chunk:
-                yield self._patches(patches)
+                yield Slide("", self._score_tiles(patches))
                 patches = []
         if patches:
-            yield self._patches(patches)
-
-    def _patches(self, patches: Sequence[tuple[Source, NDArray[np.uint8]]]) -> Slide:
-        return Slide("", in_context(self._score_tiles(patches), self.metadata.context))
+            yield Slide("", self._score_tiles(patches))
 
     def _recall(self, file: str, slide: Slide, saved: dict[str, NDArray[Any]]) -> Slide:
         """Makes the rows of a slide that was scored before."""
@@ -139,7 +137,7 @@ class Predictor:
     def _score_picture(self, file: str, picture: slides.Picture, min_side: int) -> Slide:
         """Cuts an image up and scores the tiles that hold tissue."""
         grid = slides.grid_size(picture, min_side=min_side)
-        slide, glass = Slide(Path(file).stem, frame=picture.frame), []
+        slide, glass = Slide(Path(file).stem, frame=picture.frame, identity=picture.identity), []
         whole, side = read_source(file), slides.picture_side(*grid)
 
         def tissue() -> Iterator[tuple[Source, NDArray[np.uint8]]]:
@@ -188,6 +186,14 @@ class Predictor:
             Scored(source, probability, after, bool(probability >= self.metadata.threshold))
             for source, probability, after in zip(sources, probabilities, calibrated, strict=True)
         ]
+
+
+def _is_part(file: str, identity: str | None, seen: dict[str, str]) -> bool:
+    """Tells whether another file of the same slide was seen before, and says so."""
+    first = seen.setdefault(identity or file, file)
+    if first != file:
+        note(f"{file}: a part of the slide {first}")
+    return first != file
 
 
 def _duration(seconds: float) -> str:

@@ -1,6 +1,6 @@
 """What a model says of patches: a row each, and the slides that they make up."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -56,6 +56,15 @@ class Slide:
     # Where an image was cut, small pictures: uint8, RGB; of the rows, then of what was skipped.
     pictures: list[NDArray[np.uint8]] = field(default_factory=list)
     frame: Frame = field(default_factory=Frame)
+    identity: str | None = None  # The same for all files of one slide, where it may have several.
+
+    @property
+    def first(self) -> tuple[int, int]:
+        """The least of the positions, along x and along y."""
+        facts = [row.source.facts for row in self.rows]
+        across = (each.x for each in facts if each.x is not None)
+        down = (each.y for each in facts if each.y is not None)
+        return min(across, default=0), min(down, default=0)
 
     @property
     def step(self) -> tuple[int, int]:
@@ -71,7 +80,7 @@ class Slide:
         """
         facts = [row.source.facts for row in self.rows]
         whole = [row.source.size or self.step for row in self.rows]
-        starts = np.array([(each.x, each.y) for each in facts]) - self.frame.first
+        starts = np.array([(each.x, each.y) for each in facts], float) - self.frame.first
         ends = starts + np.array(whole)
         if self.frame.size:
             ends = np.minimum(ends, self.frame.size)
@@ -94,15 +103,9 @@ def in_context(rows: Sequence[Scored], context: Context | None) -> list[Scored]:
     """Gives patches, of any slides, their probabilities in context, where they have any."""
     if context is None:
         return list(rows)
-    steps = {slide.name: slide.step for slide in group(rows)}
-    placed = [row.source.facts.x is not None and bool(row.source.slide) for row in rows]
-    columns, lines = (
-        [
-            (getattr(row.source.facts, name) or 0) // steps[row.source.slide][axis] if has else None
-            for row, has in zip(rows, placed, strict=True)
-        ]
-        for axis, name in enumerate("xy")
-    )
+    nets = {slide.name: (slide.first, slide.step) for slide in group(rows) if slide.name}
+    cells = [_cell(row.source, nets) for row in rows]
+    columns, lines = [column for column, _ in cells], [line for _, line in cells]
     grid = Grid.of([row.source.slide for row in rows], columns, lines, 1)
     values = context.apply(grid, np.array([row.probability for row in rows]))
     return [
@@ -111,3 +114,14 @@ def in_context(rows: Sequence[Scored], context: Context | None) -> list[Scored]:
         else replace(row, in_context=value, malignant_in_context=bool(value >= context.threshold))
         for row, value in zip(rows, values, strict=True)
     ]
+
+
+def _cell(
+    source: Source, nets: Mapping[str, tuple[tuple[int, int], tuple[int, int]]]
+) -> tuple[int | None, int | None]:
+    """Finds the square, or the nearest one, as maps do: QuPath's tiles may be a pixel apart."""
+    x, y = source.facts.x, source.facts.y
+    if x is None or y is None or source.slide not in nets:
+        return None, None
+    (left, upper), (width, height) = nets[source.slide]
+    return (x - left + width // 2) // width, (y - upper + height // 2) // height

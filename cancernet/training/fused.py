@@ -5,6 +5,8 @@ the most expensive part of a training step; TensorFlow has it as a single one. T
 for computing alone: what is saved is always a network of stock layers.
 """
 
+from collections.abc import Callable
+
 import keras
 import tensorflow as tf
 from keras import layers
@@ -91,8 +93,13 @@ def stock(model: keras.Sequential) -> keras.Sequential:
     return _clone(model, plain)
 
 
-def _clone(model: keras.Sequential, clone_layer: object) -> keras.Sequential:
-    copy = keras.models.clone_model(model, clone_function=clone_layer)
+def _clone(
+    model: keras.Sequential, clone_layer: Callable[[layers.Layer], layers.Layer]
+) -> keras.Sequential:
+    # Keras' `clone_model` would compile the copy, so that an optimizer is saved with it.
+    copy = keras.Sequential(
+        [keras.Input(model.input_shape[1:]), *map(clone_layer, model.layers)], name=model.name
+    )
     copy.set_weights(model.get_weights())
     return copy
 
