@@ -14,6 +14,7 @@ import statistics
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -69,9 +70,17 @@ class Patches:
         grid = Grid(self.grid.slides[which], self.grid.cells[which])
         return Patches(grid, self.patients[which], self.labels[which], self.probabilities[which])
 
-    def neighbours(self) -> NDArray[np.intp]:
+    @cached_property
+    def near(self) -> NDArray[np.intp]:
         """Counts the eight nearest neighbours of each patch that are there."""
         return np.count_nonzero([there >= 0 for _, there in self.grid.neighbours(1)], axis=0)
+
+    def slides(self) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+        """Yields each whole slide, and which patches of it have neighbours."""
+        for patient in np.unique(self.patients):
+            own = (self.patients == patient) & (self.near > 0)
+            if own.sum() >= FEWEST and self.near[own].mean() >= 8 * MOST_OF:
+                yield str(patient), own
 
 
 def gaussian(width: float, reach: int) -> Form:
@@ -100,7 +109,7 @@ def rings(reach: int) -> Form:
 
     def score(fitted: Patches, of: Patches) -> Probabilities:
         regression = LogisticRegression(C=1.0).fit(features(fitted), fitted.labels)
-        alone = of.neighbours() == 0
+        alone = of.near == 0
         return np.where(alone, np.nan, regression.predict_proba(features(of))[:, 1])
 
     return score
@@ -145,20 +154,16 @@ def measure(form: Form, folds: Sequence[Mapping[str, Patches]]) -> dict[str, dic
     for fold in folds:
         validation, testing = fold["validation"], fold["testing"]
         mean = form(validation, validation)
-        there = np.isfinite(mean) & (validation.neighbours() > 0)
+        there = np.isfinite(mean) & (validation.near > 0)
         line = fit_line(validation.labels[there], mean[there])
         threshold = choose_threshold(
             validation.labels[there], recalibrate(mean[there], line), measure="balanced_accuracy"
         )
         scores = recalibrate(form(validation, testing), line)
-        near = testing.neighbours()
-        for patient in np.unique(testing.patients):
-            own = (testing.patients == patient) & (near > 0)
-            if own.sum() < FEWEST or near[own].mean() < 8 * MOST_OF:
-                continue
+        for patient, own in testing.slides():
             labels, values = testing.labels[own], scores[own]
             counts = metrics.confusion(labels, values, threshold=threshold or 0.5)
-            found[str(patient)] = {
+            found[patient] = {
                 "patches": float(own.sum()),
                 "malignant": float(labels.mean()),
                 "roc_auc": metrics.roc_auc(labels, values),
@@ -222,13 +227,7 @@ def foci_table(folds: Sequence[Mapping[str, Patches]]) -> Iterator[str]:
         )
         if fitted is None or threshold is None:
             continue
-        near = testing.neighbours()
-        whole = [
-            patient
-            for patient in np.unique(testing.patients)
-            if near[testing.patients == patient].mean() >= 8 * MOST_OF
-        ]
-        kept = testing.only(np.isin(testing.patients, whole) & (near > 0))
+        kept = testing.only(np.any([own for _, own in testing.slides()], axis=0))
         inside = fitted.apply(kept.grid, kept.probabilities) >= fitted.threshold
         alone = kept.probabilities >= threshold
         for row in context.foci(kept.grid, kept.labels, alone, inside):

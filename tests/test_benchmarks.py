@@ -55,7 +55,9 @@ def test_the_page_has_the_tables_of_all_rows_in_the_repository(
     runs = re.findall(r"^\| [^|]+ \| (\d+) \|", page, re.MULTILINE)
     assert sum(map(int, runs)) == len(recipes.read_rows())
     monkeypatch.setattr(recipes, "PAGE", tmp_path / "page.md")
-    recipes.PAGE.write_text(re.sub(r"(?<= \| )0\.\d+", "?", page), encoding="utf-8")
+    tables, last, rest = page.partition("<!-- end of long -->")
+    damaged = re.sub(r"(?<= \| )0\.\d+", "?", tables) + last + rest
+    recipes.PAGE.write_text(damaged, encoding="utf-8")
     recipes.write_page()
     assert recipes.PAGE.read_text(encoding="utf-8") == page
 

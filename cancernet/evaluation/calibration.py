@@ -132,7 +132,8 @@ def recalibrate(
     if recalibration is None:
         return np.asarray(probabilities, dtype=np.float32)
     line = recalibration.slope * to_logits(probabilities) + recalibration.intercept
-    return np.exp(-np.logaddexp(0, -line)).astype(np.float32)  # The sigmoid, without overflow.
+    with np.errstate(invalid="ignore"):  # NaN stays NaN.
+        return np.exp(-np.logaddexp(0, -line)).astype(np.float32)  # The sigmoid, without overflow.
 
 
 def to_logits(probabilities: Probabilities) -> NDArray[np.float64]:

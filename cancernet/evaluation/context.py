@@ -152,8 +152,7 @@ class Context:
             probabilities: Of class 1, in [0, 1], shape (patches,).
         """
         mean = average(grid, probabilities, width=self.width, reach=self.reach)
-        with np.errstate(invalid="ignore"):  # NaN stays NaN.
-            return recalibrate(mean, Recalibration(self.slope, self.intercept))
+        return recalibrate(mean, Recalibration(self.slope, self.intercept))
 
 
 def average(grid: Grid, probabilities: Probabilities, *, width: float, reach: int) -> Probabilities:
