@@ -74,6 +74,7 @@ def open_csv(path: Path | None) -> Iterator[Callable[[Iterable[Sequence[object]]
 def predict(predictor: Any, atlas: Any, found: Any, options: settings.Settings) -> list[bool]:
     """Writes a row per patch, and draws; tells of each patch whether it is predicted malignant."""
     from cancernet.prediction.done import Done
+    from cancernet.prediction.inputs import nothing_usable
     from cancernet.prediction.scored import HEADER, in_context
 
     limits = {name: vars(options)[name] for name in ("mpp", "min_side", "max_pixels")}
@@ -104,8 +105,6 @@ def predict(predictor: Any, atlas: Any, found: Any, options: settings.Settings) 
         atlas.close()
         atlas.explain()
         if not malignant and found.problems:
-            from cancernet.prediction.inputs import nothing_usable
-
             raise nothing_usable(found.problems)
     return malignant
 

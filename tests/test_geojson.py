@@ -5,13 +5,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import openslide
 import pytest
 import shapely
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image, ImageDraw
 
-from cancernet.prediction import geojson
+from cancernet.data.patch import PatchFacts
+from cancernet.prediction import geojson, slides
 from cancernet.prediction.geojson import Tiles
+from cancernet.prediction.inputs import Source
+from cancernet.prediction.scored import Scored, Slide
 
 RING = ["###", "#.#", "###"]
 
@@ -97,11 +102,47 @@ def test_the_outline_holds_the_malignant_tiles_alone(drawing: list[str]) -> None
         return
     # A shifted, scaled level whose pixels are no whole number: drawn back over the tiles.
     tiles = tiles_of(drawing, side=402.7, at=(1234.5, 77.25))
-    outline = tiles.outline()
+    outline = tiles.outline
     assert outline.is_valid
     for edges, malignant in zip(tiles.edges, tiles.malignant, strict=True):
         box = shapely.box(*edges)
         assert outline.intersection(box).area == pytest.approx(box.area * malignant, abs=1e-3)
+
+
+@pytest.mark.parametrize("corner", [(0, 0), (130, 75)])
+@pytest.mark.parametrize("mpp", [(1.0, 1.0), (0.9137, 0.9137), (1.3, 1.1)])
+def test_the_outline_falls_on_the_tissue_of_a_shifted_and_scaled_slide(
+    mpp: tuple[float, float], corner: tuple[int, int]
+) -> None:
+    bounds = {f"openslide.bounds-{axis}": str(at) for axis, at in zip("xy", corner, strict=True)}
+
+    class Shifted(openslide.ImageSlide):
+        properties = property(lambda self: bounds)
+
+    # Dark where the tiles of columns 1 and 2, rows 2 and 3 are; the rest is pale.
+    image = Image.new("RGB", (1100, 1300), "white")
+    across, down = (4 / each for each in mpp)  # Pixels of the slide per pixel of the tiles.
+    ImageDraw.Draw(image).rectangle([50 * across, 100 * down, 150 * across, 200 * down], "navy")
+    picture = slides.Picture(Shifted(image), mpp)
+    facts = [
+        (PatchFacts("", None, tile.x, tile.y), bool(tile.pixels.mean() < 128))
+        for tile in slides.cut(picture, min_side=25)
+    ]
+    rows = [
+        Scored(Source("slide", each, "slide"), np.float32(dark), np.float32(dark), dark)
+        for each, dark in facts
+    ]
+    malignant = np.array([row.malignant for row in rows])
+    assert malignant.sum() == 4
+    edges = Slide("slide", rows, frame=picture.frame).edges()
+    outline = Tiles(edges, malignant, {}, None).outline
+    # QuPath shows the slide from the corner of what was scanned.
+    shown = image.crop((*corner, *image.size))
+    drawn = Image.new("1", shown.size)
+    for polygon in outline.geoms:
+        ImageDraw.Draw(drawn).polygon(list(polygon.exterior.coords), fill=1)
+    dark = np.asarray(shown.convert("L")) < 128
+    assert np.mean(np.asarray(drawn) != dark) < 0.002  # A line of pixels around, at the most.
 
 
 def test_a_large_slide_stays_small(tmp_path: Path) -> None:

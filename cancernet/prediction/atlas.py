@@ -84,14 +84,12 @@ class Atlas:
             return
         stem = safe_name(slide.name, self.taken)
         figures: dict[str, Any] = {"patient": slide.name, "sample": self._is_sample(slide.name)}
-        figures |= {"patches": len(slide.rows)}
         if labelled:
-            counts = {"patches": len(slide.rows), "labelled": len(labelled)}
-            figures |= self._metrics(labelled) | counts
+            figures |= self._metrics(labelled) | {"labelled": len(labelled)}
+        figures |= {"patches": len(slide.rows)}
         if placed:
             figures |= self._write_geojson(stem, replace(slide, rows=placed))
-        around = any(row.in_context is not None for row in placed)
-        note(_figures_line(slide.name, figures, in_context=around))
+        note(_figures_line(slide.name, figures, in_context=slide.in_context))
         if slide.rows:
             write_json(self.folder / f"{stem}_figures.json", figures)
         if placed or slide.skipped:
@@ -127,8 +125,7 @@ class Atlas:
     def _write_geojson(self, stem: str, slide: Slide) -> dict[str, float]:
         """Writes <stem>.geojson; returns share and size of what is predicted malignant."""
         rows = slide.rows
-        around = any(row.in_context is not None for row in rows)
-        names = ("probability", "calibrated", *(["in_context"] if around else []))
+        names = ("probability", "calibrated", *["in_context"] * slide.in_context)
         values = {
             name.replace("_", " "): np.array([getattr(row, name) for row in rows], np.float32)
             for name in names
@@ -138,7 +135,7 @@ class Atlas:
         across, down = slide.frame.scale
         per_pixel = (micrometres / across, micrometres / down) if micrometres else None
         tiles = geojson.Tiles(slide.edges(), malignant, values, per_pixel)
-        about = "Predicted malignant" + ", in context" * around
+        about = "Predicted malignant" + ", in context" * slide.in_context
         geojson.write(self.folder / f"{stem}.geojson", slide.name, tiles, about=about)
         return {"malignant_share": float(malignant.mean()), **tiles.extent()}
 
@@ -188,7 +185,7 @@ class Atlas:
         """Makes the grids of a slide: in context where it is, else of each patch alone."""
         rows, skipped = slide.rows, [None] * len(slide.skipped)
         metadata, context = self.predictor.metadata, self.predictor.metadata.context
-        if context and any(row.in_context is not None for row in rows):
+        if context and slide.in_context:
             # Where neighbours are missing, the calibrated probability is nearest to one in context.
             values = [row.calibrated if row.in_context is None else row.in_context for row in rows]
             threshold, in_context = context.threshold, True

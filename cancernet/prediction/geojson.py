@@ -9,6 +9,7 @@ import json
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +44,9 @@ class Tiles:
     measurements: Mapping[str, NDArray[np.floating[Any]]]
     micrometres: tuple[float, float] | None
 
+    @cached_property
     def outline(self) -> shapely.MultiPolygon:
-        """Merges the tiles that are predicted malignant into polygons with holes."""
+        """What is predicted malignant, merged into polygons with holes."""
         merged = shapely.union_all(shapely.box(*self.edges[self.malignant].T))
         return shapely.MultiPolygon(getattr(merged, "geoms", [merged] if merged.area else []))
 
@@ -58,7 +60,7 @@ class Tiles:
         if self.micrometres is None:
             return {}
         scale = np.array(self.micrometres) / 1000
-        outline = shapely.transform(self.outline(), lambda points: points * scale)
+        outline = shapely.transform(self.outline, lambda points: points * scale)
         radii = shapely.minimum_bounding_radius(shapely.get_parts(outline))
         return {
             "malignant_area_mm2": float(outline.area),
@@ -100,7 +102,7 @@ def _detections(tiles: Tiles) -> Iterator[dict[str, Any]]:
 
 
 def _annotation(tiles: Tiles, about: str) -> Iterator[dict[str, Any]]:
-    outline = tiles.outline()
+    outline = tiles.outline
     if outline.is_empty:
         return
     # QuPath refuses a MultiPolygon of a single polygon.

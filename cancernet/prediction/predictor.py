@@ -81,7 +81,7 @@ class Predictor:
         return scored
 
     def score_images(
-        self, files: Sequence[str], problems: list[Problem], done: Done | None, **limits: Any
+        self, files: Sequence[str], problems: list[Problem], done: Done, **limits: Any
     ) -> Iterator[Slide]:
         """Scores images and whole slides within the `limits` of `open_picture` and `cut`.
 
@@ -96,7 +96,7 @@ class Predictor:
         for number, file in enumerate(files):
             if number and (left := (time.monotonic() - began) / number * (len(files) - number)) > 1:
                 note(f"{number} of {len(files)} images, about {_duration(left)} left")
-            if done and (found := done.load(file)):
+            if found := done.load(file):
                 if not _is_part(file, found[0].identity, seen):
                     note(f"{file}: done before with the same model and options; --again repeats it")
                     yield self._recall(file, *found)
@@ -112,8 +112,7 @@ class Predictor:
                         patches.append((read_source(file), whole))
                     else:
                         slide = self._score_picture(file, picture, min_side)
-                        if done:
-                            done.save(file, slide)
+                        done.save(file, slide)
                         yield slide
             except ExcludedError as excluded:
                 problems.append((file, str(excluded)))

@@ -59,6 +59,11 @@ class Slide:
     identity: str | None = None  # The same for all files of one slide, where it may have several.
 
     @property
+    def in_context(self) -> bool:
+        """Whether any patch is in context."""
+        return any(row.in_context is not None for row in self.rows)
+
+    @property
     def first(self) -> tuple[int, int]:
         """The least of the positions, along x and along y."""
         facts = [row.source.facts for row in self.rows]
@@ -78,8 +83,8 @@ class Slide:
 
         Shape (patches, 4); the positions of all are known. Neighbours share theirs to the bit.
         """
-        facts = [row.source.facts for row in self.rows]
-        whole = [row.source.size or self.step for row in self.rows]
+        facts, step = [row.source.facts for row in self.rows], self.step
+        whole = [row.source.size or step for row in self.rows]
         starts = np.array([(each.x, each.y) for each in facts], float) - self.frame.first
         ends = starts + np.array(whole)
         if self.frame.size:
