@@ -56,7 +56,7 @@ def main() -> None:
     # These take a second to import: after the command line has been read.
     from cancernet import files
     from cancernet.data import building, originals, patients, sample, splitting, summary
-    from cancernet.data.patch import Layout
+    from cancernet.data.patch import LAYOUT, Layout
 
     # 1. Originals: every file is used, or left out for a reason
     files.lock_for_writing(options.dataset)
@@ -65,7 +65,7 @@ def main() -> None:
     patches, exclusions = originals.examine(
         original, layout, min_side=options.min_side, max_pixels=options.max_pixels
     )
-    synthetic = sample.is_synthetic(patches)
+    synthetic = any(patch.patient in sample.SAMPLE_PATIENTS for patch in patches)
     if synthetic and not options.sample:
         print(cli.SAMPLE_NOTICE)
     building.check_replaceable(options.dataset, original=original, sample=synthetic)
@@ -82,20 +82,13 @@ def main() -> None:
     rows = building.plan(patches, split_of, options.split_folders)
 
     # 3. Data set: files copied, no overlap proved, and the older set replaced
-    data = building.build(
-        options.dataset,
-        rows,
-        exclusions,
-        original=original,
-        copy_mode=options.copy_mode,
-        about={
-            "method": options.split_by,
-            "seed": options.seed,
-            "fractions": splitting.split_fractions(options.train_split, options.val_split),
-            "sample": synthetic,
-            "layout": options.layout,
-        },
-    )
+    about = {"method": options.split_by, "seed": options.seed, "fractions": None}
+    if options.split_by != "published":  # Whose lists follow no fractions.
+        about["fractions"] = splitting.split_fractions(options.train_split, options.val_split)
+    about["sample"] = synthetic
+    if layout.text != LAYOUT.text:
+        about["layout"] = layout.text
+    data = building.build(options.dataset, rows, exclusions, original=original, about=about)
 
     # 4. Summary
     print(*summary.lines(data, patches, exclusions), sep="\n")

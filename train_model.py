@@ -55,7 +55,6 @@ def make_batches(
         replicas=strategy.num_replicas_in_sync,
         worker=workers.rank,
         workers=workers.count,
-        cache_bytes=int(options.decode_cache_mb * 10**6),
     )
     batches = pipeline.training_batches(
         data.training, options.recipe, reading, seed=options.seed, first_epoch=run.epoch

@@ -1,4 +1,4 @@
-"""Chooses the form of slide context by cross-validation, and shows what it does per slide.
+"""Compares forms of slide context by cross-validation, and shows the chosen one per slide.
 
     python benchmarks/recipes.py --stage long tuned     first, hours
     python benchmarks/context.py
@@ -12,180 +12,138 @@ import argparse
 import csv
 import statistics
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from recipes import FOLDS, folder_of
-from sklearn.linear_model import LogisticRegression
 
 from cancernet import cli
-from cancernet.data.patch import PATCH_SIDE
+from cancernet.data.dataset import Row, Split
 from cancernet.evaluation import context, metrics
-from cancernet.evaluation.calibration import (
-    choose_threshold,
-    fit_line,
-    recalibrate,
-    to_logits,
-)
-from cancernet.evaluation.context import Grid
+from cancernet.evaluation.calibration import choose_threshold, fit_line, recalibrate
+from cancernet.evaluation.context import Grid, Scores
+from cancernet.evaluation.metrics import Probabilities
 
 # A slide is whole where so many patches have neighbours, most of eight places being taken.
 FEWEST, MOST_OF = 200, 0.6
 
-Probabilities = NDArray[np.floating[Any]]
-# Fitted on the first patches with their labels, it scores the second.
-Form = Callable[["Patches", "Patches"], Probabilities]
+ALONE, EVEN = "alone", 1e6
+# Width of the Gaussian kernel and its reach to each side, in patches.
+FORMS: dict[str, tuple[float, int]] = {
+    ALONE: (0, 0),
+    "mean of 3 x 3": (EVEN, 1),
+    "mean of 5 x 5": (EVEN, 2),
+    "Gaussian, width 1.0": (1.0, 2),
+    "Gaussian, width 1.5": (1.5, 3),
+    "Gaussian, width 2.0": (2.0, 4),
+}
+CHOSEN = "Gaussian, width 1.5"
+COMPARED = ("roc_auc", "balanced_accuracy", "ece", "cross_entropy")
 
 
-@dataclass(frozen=True)
-class Patches:
-    """One split of one fold, out of fold."""
+class Scored(NamedTuple):
+    """A split, and the probabilities by a network that was not trained on its patients."""
 
+    split: Split
     grid: Grid
-    patients: NDArray[np.str_]
-    labels: NDArray[np.int64]
     probabilities: Probabilities
 
     @classmethod
-    def of(cls, rows: Sequence[Mapping[str, str]]) -> "Patches":
-        """Makes them of the rows of predictions.csv."""
-        x, y = ([int(row[name]) if row[name] else None for row in rows] for name in "xy")
-        patients = [row["patient"] for row in rows]
-        return cls(
-            Grid.of(patients, x, y, PATCH_SIDE),
-            np.array(patients),
-            np.array([int(row["label"]) for row in rows]),
-            np.array([float(row["probability"]) for row in rows]),
-        )
+    def of(cls, name: str, lines: list[dict[str, str]]) -> "Scored":
+        """Makes it of lines of predictions.csv."""
+        lines = [line for line in lines if line["split"] == name]
+        rows = []
+        for line in lines:
+            x, y = (int(line[axis]) if line[axis] else None for axis in "xy")
+            rows.append(Row(name, int(line["label"]), line["patient"], x, y, "", "", 0, ""))
+        split = Split(name, Path(), rows)
+        probabilities = np.array([float(line["probability"]) for line in lines])
+        return cls(split, Grid.of_split(split), probabilities)
 
-    def only(self, which: NDArray[np.bool_]) -> "Patches":
-        """Keeps some of the patches."""
-        grid = Grid(self.grid.slides[which], self.grid.cells[which])
-        return Patches(grid, self.patients[which], self.labels[which], self.probabilities[which])
-
-    @cached_property
     def near(self) -> NDArray[np.intp]:
         """Counts the eight nearest neighbours of each patch that are there."""
         return np.count_nonzero([there >= 0 for _, there in self.grid.neighbours(1)], axis=0)
 
     def slides(self) -> Iterator[tuple[str, NDArray[np.bool_]]]:
         """Yields each whole slide, and which patches of it have neighbours."""
-        for patient in np.unique(self.patients):
-            own = (self.patients == patient) & (self.near > 0)
-            if own.sum() >= FEWEST and self.near[own].mean() >= 8 * MOST_OF:
+        near, patients = self.near(), np.array(self.split.patients)
+        for patient in np.unique(patients):
+            own = (patients == patient) & (near > 0)
+            if own.sum() >= FEWEST and near[own].mean() >= 8 * MOST_OF:
                 yield str(patient), own
 
-
-def gaussian(width: float, reach: int) -> Form:
-    """The mean of the logits by a Gaussian kernel."""
-
-    def score(_: Patches, of: Patches) -> Probabilities:
-        return context.average(of.grid, of.probabilities, width=width, reach=reach)
-
-    return score
+    def average(self, form: str) -> Probabilities:
+        """Applies a form: the probabilities of the mean logits."""
+        width, reach = FORMS[form]
+        if not reach:
+            return self.probabilities
+        return context.average(self.grid, self.probabilities, width=width, reach=reach)
 
 
-def rings(reach: int) -> Form:
-    """Logistic regression on the logit and the mean logit of each ring, a missing one as inside."""
-
-    def features(of: Patches) -> NDArray[np.float64]:
-        logits = to_logits(of.probabilities)
-        columns = [logits]
-        for ring in range(1, reach + 1):
-            total, number = np.zeros(len(logits)), np.zeros(len(logits))
-            for distance, there in of.grid.neighbours(ring):
-                if distance >= ring:
-                    total += np.where(there >= 0, logits[there], 0)
-                    number += there >= 0
-            columns.append(np.where(number > 0, total / np.maximum(number, 1), columns[-1]))
-        return np.stack(columns, axis=1)
-
-    def score(fitted: Patches, of: Patches) -> Probabilities:
-        regression = LogisticRegression(C=1.0).fit(features(fitted), fitted.labels)
-        alone = of.near == 0
-        return np.where(alone, np.nan, regression.predict_proba(features(of))[:, 1])
-
-    return score
+Folds = list[tuple[Scored, Scored]]
 
 
-FORMS: dict[str, Form] = {
-    "alone": lambda _, of: of.probabilities,
-    "mean of 3 x 3": gaussian(1e6, 1),
-    "mean of 5 x 5": gaussian(1e6, 2),
-    "mean of 7 x 7": gaussian(1e6, 3),
-    **{
-        f"Gaussian, width {width}": gaussian(width, reach)
-        for width, reach in ((0.75, 2), (1.0, 2), (1.5, 3), (2.0, 4), (2.5, 5), (3.0, 6), (4.0, 8))
-    },
-    "rings, reach 2": rings(2),
-    "rings, reach 4": rings(4),
-}
-
-
-def read_folds(name: str) -> Iterator[dict[str, Patches]]:
-    """Yields validation and testing of each fold of a recipe.
+def read_folds(name: str) -> Folds:
+    """Reads validation and testing of each fold of a recipe.
 
     Raises:
         cli.InputError: No fold has been run.
     """
     of_fold = folder_of("long", name, 1, 0).name.removesuffix("-0")
-    found = sorted(FOLDS.glob(f"{of_fold}-[0-9]/predictions.csv"))
-    if not found:
-        raise cli.InputError(f"Found no finished fold of {name!r} in {FOLDS}: see recipes.py.")
-    for path in found:
+    folds = []
+    for path in sorted(FOLDS.glob(f"{of_fold}-[0-9]/predictions.csv")):
         with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-        yield {
-            split: Patches.of([row for row in rows if row["split"] == split])
-            for split in ("validation", "testing")
-        }
+            lines = list(csv.DictReader(file))
+        folds.append((Scored.of("validation", lines), Scored.of("testing", lines)))
+    if not folds:
+        raise cli.InputError(f"Found no finished fold of {name!r} in {FOLDS}: see recipes.py.")
+    return folds
 
 
-def measure(form: Form, folds: Sequence[Mapping[str, Patches]]) -> dict[str, dict[str, float]]:
+def fit(form: str, validation: Scored, testing: Scored) -> tuple[Probabilities, float]:
+    """Fits a form on validation: the testing patches' probabilities by it, and its threshold."""
+    there = validation.near() > 0
+    labels, mean = validation.split.labels[there], validation.average(form)[there]
+    line = fit_line(labels, mean)
+    recalibrated = recalibrate(mean, line)
+    threshold = choose_threshold(labels, recalibrated, measure="balanced_accuracy")
+    return recalibrate(testing.average(form), line), threshold or 0.5
+
+
+def measure(form: str, folds: Folds) -> dict[str, dict[str, Any]]:
     """Measures a form on every whole slide of all folds."""
     found = {}
-    for fold in folds:
-        validation, testing = fold["validation"], fold["testing"]
-        mean = form(validation, validation)
-        there = np.isfinite(mean) & (validation.near > 0)
-        line = fit_line(validation.labels[there], mean[there])
-        threshold = choose_threshold(
-            validation.labels[there], recalibrate(mean[there], line), measure="balanced_accuracy"
-        )
-        scores = recalibrate(form(validation, testing), line)
-        for patient, own in testing.slides():
-            labels, values = testing.labels[own], scores[own]
-            counts = metrics.confusion(labels, values, threshold=threshold or 0.5)
-            found[patient] = {
-                "patches": float(own.sum()),
-                "malignant": float(labels.mean()),
+    for validation, testing in folds:
+        scores, threshold = fit(form, validation, testing)
+        for slide, own in testing.slides():
+            labels, values = testing.split.labels[own], scores[own]
+            confusion = metrics.confusion(labels, values, threshold=threshold)
+            found[slide] = {
+                "patches": len(labels),
+                "malignant": labels.mean(),
                 "roc_auc": metrics.roc_auc(labels, values),
-                "balanced_accuracy": counts.balanced_accuracy,
-                "sensitivity": counts.sensitivity,
+                "balanced_accuracy": confusion.balanced_accuracy,
                 "ece": metrics.expected_calibration_error(labels, values),
                 "cross_entropy": metrics.cross_entropy(labels, values),
             }
     return found
 
 
-def forms_table(folds: Sequence[Mapping[str, Patches]]) -> Iterator[str]:
+def forms_table(folds: Folds) -> Iterator[str]:
     """Yields a line per form: means over the slides, and differences from each patch alone."""
-    names = ("roc_auc", "balanced_accuracy", "ece", "cross_entropy")
-    alone = measure(FORMS["alone"], folds)
+    alone = measure(ALONE, folds)
     yield f"{len(alone)} whole slides; mean, and (difference from alone ± its standard error):\n"
     yield "| form | ROC AUC | worst slide | balanced accuracy | ECE | cross-entropy |"
     yield "|---|---|---:|---|---|---|"
-    for form, score in FORMS.items():
-        of_slide = measure(score, folds)
+    for form in FORMS:
+        of_slide = measure(form, folds)
         cells = []
-        for name in names:
+        for name in COMPARED:
             gains = [of_slide[slide][name] - alone[slide][name] for slide in alone]
             error = statistics.stdev(gains) / len(gains) ** 0.5
             mean = statistics.mean(row[name] for row in of_slide.values())
@@ -195,69 +153,41 @@ def forms_table(folds: Sequence[Mapping[str, Patches]]) -> Iterator[str]:
         yield f"| {form} | {' | '.join(cells)} |"
 
 
-def slides_table(folds: Sequence[Mapping[str, Patches]], form: Form) -> Iterator[str]:
+def slides_table(folds: Folds) -> Iterator[str]:
     """Yields a line per whole slide: alone, and in context."""
-    alone, inside = measure(FORMS["alone"], folds), measure(form, folds)
+    both = measure(ALONE, folds), measure(CHOSEN, folds)
     yield "| slide | patches | malignant | ROC AUC | in context | balanced accuracy | in context |"
     yield "|---|---:|---:|---:|---:|---:|---:|"
-    for slide, row in sorted(alone.items()):
-        of_both = [
-            f"{values[slide][name]:.3f}"
-            for name in ("roc_auc", "balanced_accuracy")
-            for values in (alone, inside)
-        ]
-        cells = [f"{row['patches']:,.0f}", f"{row['malignant']:.1%}", *of_both]
-        yield f"| {slide} | {' | '.join(cells)} |"
+    for slide, row in sorted(both[0].items()):
+        names = ("roc_auc", "balanced_accuracy")
+        cells = [f"{each[slide][name]:.3f}" for name in names for each in both]
+        yield f"| {slide} | {row['patches']:,} | {row['malignant']:.1%} | {' | '.join(cells)} |"
 
 
-def foci_table(folds: Sequence[Mapping[str, Patches]]) -> Iterator[str]:
-    """Yields a line per size of a focus, over the slides of all folds."""
-    total: dict[str, list[float]] = {name: [0, 0, 0, 0] for name in context.SIZES}
-    for fold in folds:
-        validation, testing = fold["validation"], fold["testing"]
-        fitted, _ = context.fit(
-            validation.grid,
-            validation.labels,
-            validation.probabilities,
-            validation.patients.tolist(),
-            measure="balanced_accuracy",
+def foci(folds: Folds) -> list[dict[str, Any]]:
+    """Counts the foci of all whole slides, by size, and what train_model.py's fit finds of them."""
+    labels, alone, in_context = [], [], []
+    for validation, testing in folds:
+        decision, _ = context.decide(
+            validation.split, validation.probabilities, measure="balanced_accuracy"
         )
-        threshold = choose_threshold(
-            validation.labels, validation.probabilities, measure="balanced_accuracy"
-        )
-        if fitted is None or threshold is None:
-            continue
-        kept = testing.only(np.any([own for _, own in testing.slides()], axis=0))
-        inside = fitted.apply(kept.grid, kept.probabilities) >= fitted.threshold
-        alone = kept.probabilities >= threshold
-        for row in context.foci(kept.grid, kept.labels, alone, inside):
-            patches = row["patches"]
-            added = [row["groups"], patches]
-            added += [
-                (row[name] or 0) * patches for name in ("sensitivity", "sensitivity_in_context")
-            ]
-            name = str(row["patches_per_group"])
-            total[name] = [one + other for one, other in zip(total[name], added, strict=True)]
-    yield "| patches per focus | foci | patches | sensitivity alone | in context |"
-    yield "|---|---:|---:|---:|---:|"
-    for name, (groups, patches, alone_found, inside_found) in total.items():
-        shares = [
-            f"{part / patches:.3f}" if patches else "-" for part in (alone_found, inside_found)
-        ]
-        yield f"| {name} | {groups:,.0f} | {patches:,.0f} | {' | '.join(shares)} |"
+        scores = Scores.of(testing.split, testing.probabilities, decision)
+        whole = np.any([own for _, own in testing.slides()], axis=0)
+        labels.append(np.where(whole, testing.split.labels, 0))
+        alone.append(scores.raw >= decision.threshold)
+        in_context.append(scores.in_context >= (decision.context or decision).threshold)
+    # No patient is in two folds' testing, so all of it can be one split.
+    rows = [row for _, testing in folds for row in testing.split.rows]
+    grid = Grid.of_split(Split("testing", Path(), rows))
+    return context.foci(grid, *(np.concatenate(parts) for parts in (labels, alone, in_context)))
 
 
 def main() -> None:
-    """Prints the tables."""
-    parser = argparse.ArgumentParser(description="Choose the form of slide context.")
+    """Prints both tables, and the foci."""
+    parser = argparse.ArgumentParser(description="Compare forms of slide context.")
     parser.add_argument("candidate", nargs="?", default="tuned", help="as in recipes.py")
-    folds = list(read_folds(parser.parse_args().candidate))
-    print(*forms_table(folds), sep="\n")
-    print()
-    form = gaussian(context.WIDTH, context.REACH)
-    print(*slides_table(folds, form), sep="\n")
-    print()
-    print(*foci_table(folds), sep="\n")
+    folds = read_folds(parser.parse_args().candidate)
+    print(*forms_table(folds), "", *slides_table(folds), "", *foci(folds), sep="\n")
 
 
 if __name__ == "__main__":

@@ -17,14 +17,12 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from cancernet import cli, files
 
 # What is compared, and where it stands in metrics.json.
-TESTING: dict[str, tuple[str, ...]] = {"prevalence": ("prevalence",)}
-for at in ("at_0.5", "at_validation_threshold"):
-    for name in ("accuracy", "sensitivity", "specificity", "balanced_accuracy", "mcc"):
-        TESTING[f"{at}: {name}".replace("_", " ")] = (at, name)
-TESTING |= {
+TESTING: dict[str, tuple[str, ...]] = {
+    f"{at}: {name}".replace("_", " "): (at, name)
+    for at in ("at_0.5", "at_validation_threshold")
+    for name in ("accuracy", "sensitivity", "specificity", "balanced_accuracy")
+} | {
     "ROC AUC": ("roc_auc",),
-    "average precision": ("average_precision",),
-    "Brier score": ("brier",),
     "expected calibration error, raw": ("calibration", "raw", "ece"),
     "expected calibration error, recalibrated": ("calibration", "recalibrated", "ece"),
 }
@@ -43,21 +41,6 @@ def cell(metrics: Mapping[str, Any] | None, *keys: str) -> str:
     return "-" if value is None else f"{value:.3f}{interval}"
 
 
-def read_run(output: Path) -> dict[str, Any]:
-    """Reads what a run found.
-
-    Raises:
-        cli.InputError: There is no finished run, or it has no testing split.
-    """
-    path = output / "metrics.json"
-    if not path.is_file():
-        raise cli.InputError(f"Found no {path}. Name the --output of a finished run.")
-    metrics: dict[str, Any] = files.read_json(path)
-    if not metrics["testing"]:
-        raise cli.InputError(f"{path} has no testing split. Compare runs that have one.")
-    return metrics
-
-
 def table(*runs: dict[str, Any]) -> Iterator[str]:
     """Yields the lines of the table of two runs."""
 
@@ -72,7 +55,7 @@ def table(*runs: dict[str, Any]) -> Iterator[str]:
     yield "|---|---|---|---|"
     testing = [run["testing"] for run in runs]
     for name in ("patients", "patches"):
-        yield f"| {name} | {' | '.join(f'{each[name]:,}' for each in testing)} | |"
+        yield f"| {name} | {' | '.join(f'{find(each, name) or 0:,}' for each in testing)} | |"
     for name, keys in TESTING.items():
         yield row(name, testing, *keys)
     for name, key in BASELINES.items():
@@ -84,7 +67,7 @@ def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description="Lay testing metrics of two runs side by side.")
     parser.add_argument("runs", nargs=2, type=Path, metavar="OUTPUT", help="a run's directory")
-    runs = [read_run(output) for output in parser.parse_args().runs]
+    runs = [files.read_json(output / "metrics.json") for output in parser.parse_args().runs]
     if any(run["sample"] for run in runs):
         print(f"{cli.SAMPLE_NOTICE}\n")
     print(*table(*runs), sep="\n")

@@ -16,7 +16,6 @@ from cancernet.recipe import Recipe
 from cancernet.training import callbacks, distribution, fused
 from cancernet.training.run import Run
 
-CACHE_BYTES = 10**9  # The patches of a fold are decoded once.
 SIZE = (config.IMAGE_HEIGHT, config.IMAGE_WIDTH)
 
 
@@ -32,7 +31,7 @@ def train(recipe: Recipe, splits: Mapping[str, Split], *, seed: int) -> tuple[Ru
         The run, and the model with the weights of its best epoch.
     """
     training, validation = splits["training"], splits["validation"]
-    reading = Reading(SIZE, recipe.batch_size, cache_bytes=CACHE_BYTES)
+    reading = Reading(SIZE, recipe.batch_size)
     distribution.set_seed(seed, deterministic=True)
     network = CancerNet.build(config.IMAGE_WIDTH, config.IMAGE_HEIGHT, 3, 2)
     model = fused.fuse(network, dropout=recipe.dropout)

@@ -47,9 +47,6 @@ MIN_SIDE = 25
 # Images with more pixels than this are refused by their header, before they are decoded.
 MAX_PIXELS = 100_000_000
 
-# How a patch gets into the data set: "copy", "hardlink" (same disk only) or "symlink".
-COPY_MODE = "copy"
-
 # --- Network -------------------------------------------------------------------------------------
 
 # What every patch is resized to, in pixels, and its colour channels: red, green, blue.
@@ -86,10 +83,6 @@ PRECISION = "auto"
 # Two runs of the same seed and data on one machine give the same weights to the bit. False lets
 # TensorFlow take kernels that may round otherwise from run to run.
 DETERMINISTIC = True
-
-# The decoded training patches are kept in memory where they need no more than this many megabytes
-# (7 for 1,000 patches of 48 x 48 pixels). 0: they are read anew in each epoch.
-DECODE_CACHE_MB = 0
 
 # --- Augmentation of the training patches, as published ------------------------------------------
 

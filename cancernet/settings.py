@@ -90,7 +90,6 @@ BUILD = {
     "SEED": whole(0, 2**32 - 1),
     "MIN_SIDE": whole(1, 10**6),
     "MAX_PIXELS": whole(1, 10**12),
-    "COPY_MODE": choice("copy", "hardlink", "symlink"),
 }
 # What Keras' three poolings leave nothing of, and what would need half a billion weights.
 SIDE = whole(8, 1024)
@@ -105,7 +104,6 @@ TRAIN = {
     "RECIPE": choice(*recipe.RECIPES),
     "PRECISION": choice("auto", "float32", "mixed"),
     "DETERMINISTIC": FLAG,
-    "DECODE_CACHE_MB": number("megabytes, 0 or more", lambda value: 0 <= value < 1e9),
     "THRESHOLD_MEASURE": choice("accuracy", "balanced_accuracy", "f1", "mcc"),
     "RESAMPLES": whole(100, 100_000),
 }

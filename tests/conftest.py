@@ -1,5 +1,7 @@
-"""Made-up patches for the tests, and the real ones where they are present."""
+"""Made-up patches for the tests, the real ones where they are present, and what many tests do."""
 
+import csv
+import json
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -10,6 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from cancernet import config, recipe
 from cancernet.data.dataset import Row, Split
@@ -47,6 +50,39 @@ def run(script: str | Path, *options: str | Path, cwd: Path) -> subprocess.Compl
     )
 
 
+def run_well(script: str | Path, *options: str | Path, cwd: Path) -> str:
+    """Runs a script that ends well: what it prints."""
+    result = run(script, *options, cwd=cwd)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def assert_refused(result: subprocess.CompletedProcess[str], *words: str) -> None:
+    """One message, with these words in it, and exit code 2."""
+    assert result.returncode == 2, result.stderr
+    assert "Traceback" not in result.stderr
+    for word in words:
+        assert word in result.stderr
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder, by its path with forward slashes."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
 @pytest.fixture
 def write_patch() -> WritePatch:
     """Writes a random patch, another one with each call."""
@@ -72,6 +108,20 @@ def originals(tmp_path: Path, write_patch: WritePatch) -> Path:
             name = f"{patient}_idx5_x{50 * index + 1}_y51_class{label}.png"
             write_patch(tmp_path / "original" / str(patient) / str(label) / name)
     return tmp_path / "original"
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[str, Figure]:
+    """The figures that were saved, by their file's name without its ending."""
+    figures: dict[str, Figure] = {}
+    savefig = Figure.savefig
+
+    def recorded(figure: Figure, path: Path, **settings: Any) -> None:
+        figures[path.stem] = figure
+        savefig(figure, path, **settings)
+
+    monkeypatch.setattr(Figure, "savefig", recorded)
+    return figures
 
 
 @pytest.fixture(scope="session")

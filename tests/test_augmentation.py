@@ -8,7 +8,7 @@ import scipy.stats
 import tensorflow as tf
 from tensorflow.keras.preprocessing.image import ImageDataGenerator
 
-from cancernet.data.augmentation import Parameters, augment, random_parameters, warp
+from cancernet.data.augmentation import augment, random_parameters, warp
 from cancernet.recipe import Augmentation
 
 # Keras' generator still asks SciPy for its functions by their old place.
@@ -21,30 +21,21 @@ PUBLISHED = Augmentation(20, 0.05, 0.1, 0.1, 0.05, horizontal_flip=True, vertica
 # Each part far from the others, so that two that are mixed up show.
 UNEVEN = dataclasses.replace(PUBLISHED, zoom=0.3, width_shift=0.3, shear=15)
 NONE = Augmentation(0, 0, 0, 0, 0, False, False)
-IDENTITY = dict(theta=0.0, tx=0.0, ty=0.0, shear=0.0, zx=1.0, zy=1.0)
-IDENTITY |= dict(flip_horizontal=False, flip_vertical=False)
 
 
-def random_images(count, height, width, channels=3):
-    pixels = np.random.default_rng(1).random((count, height, width, channels))
-    return pixels.astype(np.float32)
+def random_images(count, height, width):
+    return np.random.default_rng(1).random((count, height, width, 3)).astype(np.float32)
 
 
 def warp_by_keras(images, parameters):
     generator = ImageDataGenerator(fill_mode="nearest", data_format="channels_last")
-    columns = {name: column.numpy() for name, column in parameters._asdict().items()}
-    return np.stack(
-        [
-            generator.apply_transform(
-                image, {name: column[index] for name, column in columns.items()}
-            )
-            for index, image in enumerate(images)
-        ]
-    )
+    names, rows = parameters._fields, zip(*(column.numpy() for column in parameters), strict=True)
+    each = [dict(zip(names, row, strict=True)) for row in rows]
+    return np.stack([*map(generator.apply_transform, images, each)])
 
 
-def draw(count, augmentation, image_size=(48, 48), seed=(1, 2)):
-    return random_parameters(count, augmentation, image_size=image_size, seed=tf.constant(seed))
+def draw(count, augmentation, image_size=(48, 48)):
+    return random_parameters(count, augmentation, image_size=image_size, seed=tf.constant([1, 2]))
 
 
 @pytest.mark.parametrize("image_size", [(48, 48), (48, 31), (20, 64), (1, 5)])
@@ -57,31 +48,6 @@ def test_warp_equals_keras(image_size, augmentation):
     )
 
 
-@pytest.mark.parametrize(
-    "part",
-    [
-        {"theta": 20.0},
-        {"tx": 4.5},
-        {"ty": -4.5},
-        {"shear": 10.0},
-        {"zx": 0.95},
-        {"zy": 1.05},
-        {"flip_horizontal": True},
-        {"flip_vertical": True},
-        {"tx": 3.0, "flip_horizontal": True},  # The flip comes after the shift.
-        {"theta": 20.0, "flip_vertical": True},
-    ],
-    ids=str,
-)
-def test_each_part_alone_equals_keras_and_changes_the_image(part):
-    images = random_images(1, 12, 9)
-    values = {name: tf.constant([value]) for name, value in (IDENTITY | part).items()}
-    result = warp(images, Parameters(**values)).numpy()
-    expected = warp_by_keras(images, Parameters(**values))
-    np.testing.assert_allclose(result, expected, rtol=0, atol=TOLERANCE)
-    assert np.abs(result - images).max() > 0.1
-
-
 def test_each_worker_warps_its_shard_as_one_would_warp_the_batch():
     images = tf.constant(random_images(9, 12, 12))
     changes = dataclasses.replace(PUBLISHED, transpose=True)
@@ -89,13 +55,6 @@ def test_each_worker_warps_its_shard_as_one_would_warp_the_batch():
     for first, last in ((0, 5), (5, 9)):
         shard = augment(images[first:last], changes, seed=tf.constant([1, 2]), shard=(first, 9))
         np.testing.assert_allclose(shard, whole[first:last], rtol=0, atol=1e-6)
-
-
-def test_a_shift_by_whole_pixels_repeats_the_nearest_edge():
-    row = tf.reshape(tf.constant([1.0, 2.0, 3.0, 4.0]), (1, 1, 4, 1))
-    values = {name: tf.constant([value]) for name, value in (IDENTITY | {"tx": 2.0}).items()}
-    # By x Keras means the width here; the centre of the height is not moved in a single row.
-    np.testing.assert_array_equal(tf.squeeze(warp(row, Parameters(**values))), [3, 4, 4, 4])
 
 
 def test_parameters_have_the_distribution_that_keras_draws():
@@ -121,27 +80,6 @@ def test_parameters_have_the_distribution_that_keras_draws():
 def test_each_parameter_is_drawn_on_its_own():
     drawn = np.stack([tf.cast(column, tf.float32) for column in draw(4000, PUBLISHED)])
     assert np.abs(np.corrcoef(drawn) - np.eye(len(drawn))).max() < 0.06
-
-
-def test_the_seed_alone_decides():
-    images = tf.constant(random_images(8, 48, 48))
-    first, again, other = (
-        augment(images, PUBLISHED, seed=tf.constant([7, number])).numpy() for number in (1, 1, 2)
-    )
-    np.testing.assert_array_equal(first, again)
-    assert not np.array_equal(first, other)
-
-
-def test_batches_of_unknown_size_in_a_data_set():
-    images = random_images(7, 20, 30)
-    batches = tf.data.Dataset.from_tensor_slices(images).batch(4)
-    augmented = batches.map(lambda batch: augment(batch, PUBLISHED, seed=tf.constant([1, 2])))
-    assert augmented.element_spec.shape.as_list() == [None, 20, 30, 3]
-    first, rest = augmented
-    np.testing.assert_allclose(
-        rest, warp(images[4:], draw(3, PUBLISHED, (20, 30))), rtol=0, atol=TOLERANCE
-    )
-    assert (len(first), len(rest)) == (4, 3)
 
 
 def test_transposing_gives_all_eight_symmetries_of_the_square():

@@ -1,21 +1,21 @@
 """The commands under benchmarks/: folds, tables, the bundled model's card, and that they run."""
 
-import csv
 import importlib
-import json
 import re
+import shutil
 import sys
 from collections import Counter
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
+import kill_training
+import made_up
 import numpy as np
 import pytest
-from conftest import PROJECT, run
+from conftest import PROJECT, read_csv, read_json, run_well
 
 from cancernet import cli, config, files
-from cancernet.data.dataset import Dataset, Row, Split
+from cancernet.data.dataset import Dataset
 from cancernet.data.splitting import read_published
 from cancernet.prediction import model
 
@@ -30,21 +30,7 @@ def recipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return module
 
 
-def row_of(patient: str, label: int = 0, number: int = 1) -> Row:
-    name = f"{patient}_{number}.png"
-    return Row("training", label, patient, None, None, name, name, 1, "")
-
-
-def dataset_of(rows: list[Row], *, sample: bool = False) -> Dataset:
-    one, two, three = (Split(name, PROJECT, rows[start::3]) for start, name in enumerate("abc"))
-    return Dataset(PROJECT, one, two, three, {"sample": sample}, [])
-
-
-ROWS = [
-    row_of(str(patient), int(number % 3 == 0), number)
-    for patient in range(40)
-    for number in range(3 + patient % 7)
-]
+ROWS = made_up.make_rows({str(patient): 3 + patient % 7 for patient in range(40)})
 
 
 def test_the_page_has_the_tables_of_all_rows_in_the_repository(
@@ -62,10 +48,9 @@ def test_the_page_has_the_tables_of_all_rows_in_the_repository(
     assert recipes.PAGE.read_text(encoding="utf-8") == page
 
 
-@pytest.mark.parametrize("seed", [1, 2])
-def test_folds_share_no_patient_and_test_every_patch_once(recipes: ModuleType, seed: int) -> None:
+def test_folds_share_no_patient_and_test_every_patch_once(recipes: ModuleType) -> None:
     tested: Counter[str] = Counter()
-    for splits in recipes.make_folds(ROWS, PROJECT, folds=5, seed=seed):
+    for splits in recipes.make_folds(ROWS, PROJECT, folds=5, seed=1):
         patients = [set(split.patients) for split in splits.values()]
         assert sum(map(len, patients)) == len(set.union(*patients)) == 40
         assert sum(map(len, splits.values())) == len(ROWS)
@@ -75,13 +60,15 @@ def test_folds_share_no_patient_and_test_every_patch_once(recipes: ModuleType, s
 
 
 def test_the_published_testing_patients_take_no_part(recipes: ModuleType) -> None:
-    published = read_published()
-    apart = next(name for name, facts in published.items() if facts.split == "testing")
-    trained = next(name for name, facts in published.items() if facts.split == "training")
-    rows = [row_of(name) for name in (apart, trained, "another")]
-    assert recipes.development_rows(dataset_of(rows)) == rows[1:]
+    apart, trained = (
+        next(name for name, facts in read_published().items() if facts.split == split)
+        for split in ("testing", "training")
+    )
+    rows = made_up.make_rows(dict.fromkeys((apart, trained, "another"), 3))
+    kept = recipes.development_rows(made_up.make_data(rows))
+    assert {row.patient for row in kept} == {trained, "another"}
     with pytest.raises(cli.InputError, match="synthetic sample"):  # It decides nothing.
-        recipes.development_rows(dataset_of(rows, sample=True))
+        recipes.development_rows(made_up.make_data(rows, sample=True))
 
 
 def test_a_candidate_is_a_recipe_with_values_changed(recipes: ModuleType) -> None:
@@ -115,23 +102,6 @@ def test_a_gain_is_the_difference_run_by_run(recipes: ModuleType) -> None:
         assert f"\n| {name} | 2 | 0.820 ± 0.156 (+0.020 ± 0.010) |" in lines
 
 
-def test_a_finished_run_is_not_run_again(
-    recipes: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    finish(recipes, "published", 0, 0.75)
-    ran = []
-
-    def run_candidate(recipe: Any, splits: Any, **_: object) -> Any:
-        ran.append(recipe)
-        yield dict.fromkeys(recipes.METRICS, 0.5) | {"scoring": "plain"}
-
-    monkeypatch.setattr(recipes, "run_candidate", run_candidate)
-    for _ in range(2):
-        recipes.run_stage("screen", ["published"], dataset_of(ROWS))
-        assert len(ran) == recipes.STAGES["screen"].folds - 1
-    assert "fold 2 of 3, published: ROC AUC 0.5000" in capsys.readouterr().err
-
-
 def test_context_helps_where_neighbours_are_alike(
     recipes: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -142,16 +112,16 @@ def test_context_helps_where_neighbours_are_alike(
         context.main()
     rng = np.random.default_rng(1)
     rows = [  # Two slides per split: malignant on the right, each patch seen through noise.
-        (split, "", f"{split}{slide}", x * 50 + 1, y * 50 + 1, int(x > 9), probability)
+        (split, f"{split}{slide}", x * 50 + 1, y * 50 + 1, int(x > 9), probability)
         for split in ("validation", "testing")
         for slide in range(2)
         for x in range(20)
         for y in range(20)
         for probability in [1 / (1 + np.exp(-rng.normal(1.0 if x > 9 else -1.0, 2)))]
     ]
-    columns = ("split", "file", "patient", "x", "y", "label", "probability")
     folder = recipes.folder_of("long", "tuned", 1, 0)
     folder.mkdir(parents=True)
+    columns = ("split", "patient", "x", "y", "label", "probability")
     files.write_csv(folder / "predictions.csv", columns, rows)
     context.main()
     lines = capsys.readouterr().out.splitlines()
@@ -159,27 +129,32 @@ def test_context_helps_where_neighbours_are_alike(
     *_, alone, inside, alone_accuracy, inside_accuracy = map(float, of_slide.split("|")[4:-1])
     assert alone < 0.85 < 0.95 < inside
     assert alone_accuracy < inside_accuracy
-    assert any(line.startswith("| more | 2 | 400 |") for line in lines)
+    assert "'more', 'groups': 2, 'patches': 400, 'sensitivity': 0." in lines[-1]
 
 
-@pytest.fixture
-def small(tmp_path: Path, originals: Path) -> Path:
-    done = run("build_dataset.py", "--original", originals, "--dataset", "idc", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    return tmp_path / "idc"
+# --- Finished runs --------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a small data set, and a run of each recipe, in folders of its name."""
+    folder = tmp_path_factory.mktemp("finished")
+    kill_training.build(folder)
+    for recipe in ("published", "tuned"):
+        options = ("--recipe", recipe, "--output", recipe, "--epochs", "2")
+        run_well("train_model.py", *options, cwd=folder)
+    return folder
 
 
 @pytest.mark.parametrize("name", ["published", "tuned"])
-def test_a_fold_is_trained_as_train_model_does(recipes: ModuleType, small: Path, name: str) -> None:
-    options = ("--dataset", small, "--output", "run", "--recipe", name, "--epochs", "2")
-    done = run("train_model.py", *options, cwd=small.parent)
-    assert done.returncode == 0, done.stderr
-    with (small.parent / "run" / "history.csv").open(newline="", encoding="utf-8") as file:
-        expected = [{key: float(text) for key, text in row.items()} for row in csv.DictReader(file)]
+def test_a_fold_is_trained_as_train_model_does(
+    recipes: ModuleType, finished: Path, name: str
+) -> None:
     training = importlib.import_module("training")
-    splits = Dataset.open(small).splits
+    splits = Dataset.open(finished / "datasets/idc").splits
     trained, network = training.train(recipes.candidate(name, epochs=2), splits, seed=config.SEED)
-    for row, of_script in zip(trained.rows, expected, strict=True):
+    for row, line in zip(trained.rows, read_csv(finished / name / "history.csv"), strict=True):
+        of_script = {key: float(text) for key, text in line.items()}
         compared = {key: row[key] for key in of_script}
         assert compared == pytest.approx(of_script | {"seconds": row["seconds"]}, rel=1e-5)
     for averaged in (False, True):
@@ -189,95 +164,51 @@ def test_a_fold_is_trained_as_train_model_does(recipes: ModuleType, small: Path,
         assert all(0 <= value <= 1 for value in found.values())
 
 
-def test_scoring_is_timed_by_turns(small: Path, tmp_path: Path) -> None:
-    options = ("scoring", "--data", small, "--rounds", "1")
-    done = run("benchmarks/speed.py", *options, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+def test_scoring_is_timed_by_turns(finished: Path) -> None:
+    printed = run_well("benchmarks/speed.py", "scoring", "--rounds", "1", cwd=finished)
     row = r"^\| (.+) \| ([\d,]+) \(([\d,]+) to ([\d,]+)\) \| ([\d.]+) \| [\d,]+ \|$"
-    rows = re.findall(row, done.stdout, re.MULTILINE)
+    rows = re.findall(row, printed, re.MULTILINE)
     assert [name for name, *_ in rows] == ["published", "published, oneDNN kernels on", "ours"]
     assert rows[0][-1] == "1.00"
     assert all(median == low == high for _, median, low, high, _ in rows)  # One round.
 
 
-def write_run(output: Path, *, method: str = "published", **changes: Any) -> Path:
-    """Writes what train_model.py leaves, as far as the benchmarks read it."""
-    of_split: dict[str, Any] = {"patients": 3, "patches": 1_097, "ci95": None}
-    of_split |= {"prevalence": 0.5, "roc_auc": 0.875, "average_precision": 0.8, "brier": 0.2}
-    of_split |= {"calibration": {"raw": {"ece": 0.125}, "recalibrated": {"ece": 0.0625}}}
-    for at in ("at_0.5", "at_validation_threshold"):
-        names = ("accuracy", "sensitivity", "specificity", "balanced_accuracy", "mcc")
-        of_split[at] = dict.fromkeys(names, 0.75)
-    metrics: dict[str, Any] = {"sample": False, "testing": of_split, "validation": of_split}
-    metrics["baselines"] = {"colour": of_split, "patient_identity": None}
-    training = {"patients": 9, "patches": 1_090}
-    metrics["split"] = {"method": method, "splits": {"training": training, "validation": of_split}}
-    metadata = {"sha256": "abc", "threshold": 0.25, "trained_with": {"SEED": 42, "RECIPE": "tuned"}}
-    output.mkdir()
-    (output / "cancernet.keras").write_bytes(b"a network")
-    (output / "cancernet.json").write_text(json.dumps(metadata))
-    (output / "metrics.json").write_text(json.dumps(metrics | changes))
-    return output
-
-
-def test_two_runs_stand_side_by_side(tmp_path: Path) -> None:
-    write_run(tmp_path / "one", method="patient")
-    second = write_run(tmp_path / "two", method="image", sample=True) / "metrics.json"
-    metrics = json.loads(second.read_text())
-    metrics["testing"] |= {"roc_auc": 1.0, "ci95": {"roc_auc": [0.25, 1.0]}}
-    second.write_text(json.dumps(metrics))
-    done = run("benchmarks/split_comparison.py", "one", "two", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    notice, _, *lines = done.stdout.splitlines()
-    assert notice == cli.SAMPLE_NOTICE
-    assert lines[0].startswith("| testing, 95 % interval | `patient` split | `image` split |")
-    assert "| patches | 1,097 | 1,097 | |" in lines
-    assert "| at 0.5: sensitivity | 0.750 | 0.750 | +0.000 |" in lines
-    assert "| ROC AUC | 0.875 | 1.000 (0.250 to 1.000) | +0.125 |" in lines
-    assert "| without a network, knowing the patient alone: ROC AUC | - | - |  |" in lines
+def test_two_runs_stand_side_by_side(finished: Path) -> None:
+    printed = run_well("benchmarks/split_comparison.py", "published", "tuned", cwd=finished)
+    lines = printed.splitlines()
+    assert lines[0] == "| testing, 95 % interval | `patient` split | `patient` split | difference |"
     assert len({line.count("|") for line in lines}) == 1
-    write_run(tmp_path / "untested", testing=None)
-    for output, word in (("untested", "testing split"), ("none", "Found no")):
-        done = run("benchmarks/split_comparison.py", "one", output, cwd=tmp_path)
-        assert done.returncode == cli.BAD_INPUT
-        assert done.stderr.startswith("error: ")
-        assert word in done.stderr
+    one, two = (read_json(finished / name / "metrics.json") for name in ("published", "tuned"))
+    areas = [each["testing"]["roc_auc"] for each in (one, two)]
+    assert f"| ROC AUC | {areas[0]:.3f} | {areas[1]:.3f} | {areas[1] - areas[0]:+.3f} |" in lines
+    colour = f"{one['baselines']['colour']['roc_auc']:.3f}"
+    assert f"| without a network, colours alone: ROC AUC | {colour} | {colour} | +0.000 |" in lines
+    assert "| without a network, knowing the patient alone: ROC AUC | - | - |  |" in lines
 
 
 def test_the_model_card_tells_whose_metrics_and_which_network(
-    tmp_path: Path, recipes: ModuleType, monkeypatch: pytest.MonkeyPatch
+    finished: Path, tmp_path: Path, recipes: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bundle = importlib.import_module("bundle_model")
     bundled = tmp_path / "cancernet-idc.keras"
     monkeypatch.setattr(model, "BUNDLED", bundled)
-    monkeypatch.setattr(model, "read", lambda path: None)  # It is no network.
-    output = write_run(tmp_path / "run", testing=None)
+    output = Path(shutil.copytree(finished / "tuned", tmp_path / "run"))
     monkeypatch.setattr(sys, "argv", ["bundle_model.py", str(output)])
+    for place, message in ((output, "split published; it is of 'patient'"), (tmp_path, "finished")):
+        with pytest.raises(cli.InputError, match=message):
+            bundle.read_run(place)
+
+    metrics = read_json(output / "metrics.json")
+    metrics["split"]["method"] = "published"
+    metrics["testing"] = None
+    files.write_json(output / "metrics.json", metrics)
     bundle.main()
-    assert bundled.read_bytes() == b"a network"
-    assert json.loads(bundled.with_suffix(".json").read_text())["threshold"] == 0.25
+    assert bundled.read_bytes() == (output / "cancernet.keras").read_bytes()
+    metadata = read_json(bundled.with_suffix(".json"))
+    assert metadata == read_json(output / "cancernet.json")
     text = bundled.with_name("README.md").read_text(encoding="utf-8")
-    assert "2,187 patches of 12 patients, what `build_dataset.py` uses" in text
-    assert "Trained on 9 patients. The other 3 chose" in text
-    for told in (
-        "`abc`",
-        "(0.25)",
-        "| ROC AUC | 0.875 | - |",
-        "| RECIPE | tuned |",
-        "Not for diagnosis",
-        "CC0 1.0",
-    ):
+    area = f"{metrics['validation']['roc_auc']:.3f}"
+    for told in (f"`{metadata['sha256']}`", f"| ROC AUC | {area} | - |", "| RECIPE | tuned |"):
         assert told in text
-
-
-def test_no_other_run_is_bundled(tmp_path: Path, recipes: ModuleType) -> None:
-    bundle = importlib.import_module("bundle_model")
-    sample = write_run(tmp_path / "sample", sample=True)
-    other = write_run(tmp_path / "other", method="patient")
-    unfinished = write_run(tmp_path / "unfinished")
-    (unfinished / "cancernet.json").write_text(json.dumps({"sha256": "abc", "threshold": 0.25}))
-    for output in (sample, other, unfinished):
-        with pytest.raises(cli.InputError, match="expected a finished run on real patches"):
-            bundle.read_run(output)
-    with pytest.raises(cli.InputError, match="no finished run"):
-        bundle.read_run(tmp_path)
+    trained, validated = (metrics["split"]["splits"][name] for name in ("training", "validation"))
+    assert f"Trained on {trained['patients']} patients. The other {validated['patients']}" in text

@@ -1,16 +1,14 @@
 """What a built data set tells, and that damage to it is named."""
 
-import contextlib
 import csv
 import hashlib
+import shutil
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from test_building import build
 
 from cancernet.cli import InputError
@@ -35,16 +33,10 @@ def test_a_data_set_tells_files_labels_and_patients(built: Path) -> None:
             assert file.parent == built / split.name / str(label)
             assert file.name.startswith(patient)
     assert data.training.labels.dtype == np.int64
-    assert not data.sample
     assert data.judged is data.testing
+    empty = Dataset.of(built, [], {"sample": True}, [])
+    assert empty.judged is empty.validation
     assert data.digest == hashlib.sha256((built / "manifest.csv").read_bytes()).hexdigest()
-
-
-def test_where_testing_is_empty_validation_is_judged(tmp_path: Path) -> None:
-    data = Dataset.of(tmp_path, [], {"sample": True}, [])
-    assert data.judged is data.validation
-    assert data.sample
-    assert data.testing.labels.shape == (0,)
 
 
 def test_a_half_done_replacement_is_finished_first(built: Path, originals: Path) -> None:
@@ -55,15 +47,7 @@ def test_a_half_done_replacement_is_finished_first(built: Path, originals: Path)
     assert Dataset.open(built, verify=True).build["seed"] == 2
 
 
-# --- Damage --------------------------------------------------------------------------------------
-
-
-def test_a_missing_data_set_is_refused_with_the_way_out(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"build_dataset\.py --sample"):
-        Dataset.open(tmp_path / "idc")
-
-
-def edit(change: Callable[[list[list[str]]], None]) -> Callable[[Path], object]:
+def edit(change: Callable[[list[list[str]]], object]) -> Callable[[Path], object]:
     """Changes the rows of manifest.csv, the header being row 0."""
 
     def edited(folder: Path) -> None:
@@ -89,9 +73,8 @@ def swap_labels(rows: list[list[str]]) -> None:
     one[1], other[1] = "1", "0"
 
 
-def cut_manifest(folder: Path, share: float) -> None:
-    data = (folder / "manifest.csv").read_bytes()
-    (folder / "manifest.csv").write_bytes(data[: int(len(data) * share)])
+def write(name: str, content: bytes) -> Callable[[Path], object]:
+    return lambda folder: (folder / name).write_bytes(content)
 
 
 def first_patch(folder: Path) -> Path:
@@ -105,27 +88,23 @@ def overwrite(folder: Path) -> None:
 
 
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "all removed": (shutil.rmtree, r"build_dataset\.py --sample"),
     "label": (put("label", "7"), "damaged"),
     "label swapped": (edit(swap_labels), "damaged"),
-    "split": (put("split", "holdout"), "damaged"),
+    "split": (put("split", "holdout"), "do not count"),
     "patient": (put("patient", "20099"), "do not count"),
-    "no number": (put("bytes", "many"), "damaged"),
     "size": (put("bytes", "7"), "changed"),
-    "climbs out": (put("file", "../../x/1/a.png"), "climbs out"),
-    "absolute": (put("file", "/etc/0/passwd"), "climbs out"),
-    "same file twice": (edit(lambda rows: rows.append(rows[-1])), "same file"),
-    "row removed": (edit(lambda rows: rows.__delitem__(3)), "do not count"),
+    "same file twice": (edit(lambda rows: rows.append(rows[-1])), "do not count"),
     "header": (edit(lambda rows: rows[0].reverse()), "columns"),
-    "cut in a row": (lambda folder: cut_manifest(folder, 0.5), "damaged"),
-    "empty": (lambda folder: cut_manifest(folder, 0), "damaged"),
-    "removed": (lambda folder: (folder / "manifest.csv").unlink(), "no "),
-    "binary": (lambda folder: (folder / "manifest.csv").write_bytes(b"\xff\0"), "damaged"),
-    "build.json": (lambda folder: (folder / "build.json").write_text("[" * 10**5), "damaged"),
-    "build.json of others": (lambda folder: (folder / "build.json").write_text("{}"), "expected"),
+    "a field less": (edit(lambda rows: rows[3].pop()), "damaged"),
+    "empty": (write("manifest.csv", b""), "damaged"),
+    "removed": (lambda folder: (folder / "manifest.csv").unlink(), "damaged.*No such file"),
+    "binary": (write("manifest.csv", b"\xff\0"), "damaged"),
+    "build.json": (write("build.json", b"[" * 10**5), "damaged"),
+    "build.json of others": (write("build.json", b"{}"), "expected"),
     "patch removed": (lambda folder: first_patch(folder).unlink(), "missing"),
     "patch cut": (lambda folder: first_patch(folder).write_bytes(b""), "found 0 bytes"),
-    "patch added": (lambda folder: (folder / "training/0/new.png").write_bytes(b"x"), "added"),
-    "patch moved": (lambda folder: first_patch(folder).rename(folder / "a.png"), "missing"),
+    "patch added": (write("training/0/new.png", b"x"), "added"),
     "patch overwritten": (overwrite, "hash"),
 }
 
@@ -144,23 +123,6 @@ def test_a_changed_data_set_is_refused(built: Path, name: str) -> None:
 def test_files_of_file_managers_are_no_change_and_exclusions_read_as_written(built: Path) -> None:
     for name in (".DS_Store", "Thumbs.db", "training/desktop.ini"):
         (built / name).write_bytes(b"x")
-    with (built / "excluded.csv").open("a", newline="") as file:
-        csv.writer(file).writerow(("a, <b>.png", "too small", "3 x 4"))
+    with (built / "excluded.csv").open("a") as file:
+        file.write('"a, <b>.png",too small,3 x 4\n')
     assert Dataset.open(built).exclusions == [Exclusion("a, <b>.png", "too small", "3 x 4")]
-
-
-@settings(
-    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-@given(st.data())
-def test_any_manifest_is_read_or_refused(built: Path, data: st.DataObject) -> None:
-    path = built / "manifest.csv"
-    original = path.read_bytes()
-    try:
-        start = data.draw(st.integers(0, len(original)))
-        values = st.one_of(st.binary(max_size=20), st.sampled_from([b"../", b",", b"9" * 5000]))
-        path.write_bytes(original[:start] + data.draw(values) + original[start + 5 :])
-        with contextlib.suppress(InputError):
-            Dataset.open(built)
-    finally:
-        path.write_bytes(original)

@@ -11,27 +11,20 @@ from cancernet.data.failures import explained
 from cancernet.data.pipeline import Reading, scoring_batches
 
 
-@pytest.mark.parametrize("damage", [None, "removed", "cut", "text", "folder"])
+@pytest.mark.parametrize("damage", ["removed", "cut"])
 def test_the_patch_that_cannot_be_read_is_named(
-    tmp_path: Path, write_patch: WritePatch, damage: str | None
+    tmp_path: Path, write_patch: WritePatch, damage: str
 ) -> None:
     files = [write_patch(tmp_path / f"patch {number}.png") for number in range(80)]
-
-    def read_all() -> None:
-        with explained(files, batch_size=4):
-            list(scoring_batches(files, Reading((48, 48), 4)))
-
-    if damage is None:
-        read_all()
-        return
-    content = files[70].read_bytes()
-    files[70].unlink()
-    if damage == "folder":
-        files[70].mkdir()
-    elif damage != "removed":
-        files[70].write_bytes(content[:1000] if damage == "cut" else b"text")
-    with pytest.raises(InputError, match=r"patch 70\.png cannot be read \(.+\).*Build"):
-        read_all()
+    if damage == "removed":
+        files[70].unlink()
+    else:
+        files[70].write_bytes(files[70].read_bytes()[:1000])
+    with (
+        pytest.raises(InputError, match=r"patch 70\.png cannot be read \(.+\).*Build"),
+        explained(files, batch_size=4),
+    ):
+        list(scoring_batches(files, Reading((48, 48), 4)))
 
 
 def fail(error: BaseException) -> None:
@@ -49,7 +42,7 @@ LOST = tf.errors.UnavailableError(None, None, "Collective ops is aborted")
         (lambda: fail(LOST), lambda _: None, tf.errors.UnavailableError, "aborted"),
         (  # 40 terabytes.
             *(lambda: tf.zeros((10**6, 10**7)), None, InputError),
-            r"at 512 patches.*BATCH_SIZE.*DECODE_CACHE_MB",
+            r"at 512 patches.*BATCH_SIZE.*other programs",
         ),
         (lambda: fail(MemoryError()), None, InputError, "BATCH_SIZE"),
     ],

@@ -1,3 +1,5 @@
+"""The synthetic sample: its files, that the seed alone decides, and how hard it is."""
+
 import hashlib
 import re
 from pathlib import Path
@@ -9,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import accuracy_score, roc_auc_score
+from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -45,13 +47,6 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Drawn:
     )
 
 
-@pytest.fixture
-def one_patient(monkeypatch: pytest.MonkeyPatch) -> str:
-    """Draws one patient alone, where the handling of folders is tested, not the drawing."""
-    monkeypatch.setattr(sample, "SAMPLE_PATIENTS", SAMPLE_PATIENTS[:1])
-    return SAMPLE_PATIENTS[0]
-
-
 def contents(folder: Path) -> dict[str, str]:
     return {
         file.relative_to(folder).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest()
@@ -64,50 +59,41 @@ def test_sixteen_patients_of_numbers_and_prevalences_of_their_own(drawn: Drawn) 
     assert 3000 <= len(drawn.files) <= 3400
     assert {*drawn.patients} == {*SAMPLE_PATIENTS}
     assert read_published().keys().isdisjoint(SAMPLE_PATIENTS)
-    patients = np.array(drawn.patients)
-    shares = [drawn.labels[patients == patient].mean() for patient in SAMPLE_PATIENTS]
-    assert 0.05 < min(shares) < 0.12
-    assert 0.55 < max(shares) < 0.65
     assert drawn.labels.mean() == pytest.approx(0.28, abs=0.02)
 
 
 def test_patches_are_50_by_50_rgb_named_as_they_lie(drawn: Drawn) -> None:
-    places = set()
-    for file in drawn.files:
+    placed = {}
+    for file, image in zip(drawn.files, drawn.images, strict=True):
         patient, x, y, label = NAME.fullmatch(file.name).groups()  # type: ignore[union-attr]
         assert file.relative_to(drawn.folder).parts == (patient, label, file.name)
         assert int(x) % 50 == int(y) % 50 == 1
-        places.add((patient, x, y))
-    assert len(places) == len(drawn.files)
+        placed[patient, int(x), int(y)] = image.astype(float)
+    assert len(placed) == len(drawn.files)
     assert drawn.images.shape == (len(drawn.files), 50, 50, 3)
     red, green, blue = drawn.images.mean(axis=(0, 1, 2))
     assert red > blue > green  # As haematoxylin and eosin have it.
-
-
-def test_neighbouring_patches_continue_each_other(drawn: Drawn) -> None:
-    edges = {}
-    for file, image in zip(drawn.files, drawn.images, strict=True):
-        patient, x, y, _ = NAME.fullmatch(file.name).groups()  # type: ignore[union-attr]
-        edges[patient, int(x), int(y)] = image.astype(float)
+    # Neighbouring patches continue each other.
     seams = [
-        np.abs(edges[patient, x + 50, y][:, 0] - image[:, -1]).mean()
-        for (patient, x, y), image in edges.items()
-        if (patient, x + 50, y) in edges
+        np.abs(placed[patient, x + 50, y][:, 0] - image[:, -1]).mean()
+        for (patient, x, y), image in placed.items()
+        if (patient, x + 50, y) in placed
     ]
-    inside = np.abs(np.diff(drawn.images.astype(np.float32), axis=2)).mean()
-    assert len(seams) > 2000
-    assert np.mean(seams) == pytest.approx(inside, rel=0.1)
+    assert np.mean(seams) == pytest.approx(
+        np.abs(np.diff(drawn.images.astype(np.float32), axis=2)).mean(), rel=0.1
+    )
 
 
 def test_the_seed_alone_decides_and_an_older_sample_is_replaced(
-    drawn: Drawn, tmp_path: Path, one_patient: str
+    drawn: Drawn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = tmp_path / "sample" / one_patient
+    monkeypatch.setattr(sample, "SAMPLE_PATIENTS", SAMPLE_PATIENTS[:1])
+    folder = tmp_path / "sample" / SAMPLE_PATIENTS[0]
     (folder / "1").mkdir(parents=True)
     (folder / "1" / "stale.png").write_bytes(b"old")
     np.random.seed(7)  # noqa: NPY002 - The global state must not matter.
     draw_sample(folder.parent, seed=SEED)
-    assert contents(folder) == contents(drawn.folder / one_patient)
+    assert contents(folder) == contents(drawn.folder / folder.name)
     same = set(contents(folder).values())
     draw_sample(folder.parent, seed=SEED + 1)
     assert len(contents(folder)) > 100
@@ -118,33 +104,26 @@ def test_the_seed_alone_decides_and_an_older_sample_is_replaced(
 def test_the_sample_is_neither_trivial_nor_impossible(drawn: Drawn) -> None:
     colours = drawn.images.mean(axis=(1, 2))
     spreads = drawn.images.std(axis=(1, 2))
-    texture = [
-        [cv2.Laplacian(image, cv2.CV_32F).var(), (image < 110).mean(), (image > 215).mean()]
-        for image in drawn.images.mean(axis=3, dtype=np.float32)
-    ]
+    gray = drawn.images.mean(axis=3, dtype=np.float32)
+    texture = [[cv2.Laplacian(image, cv2.CV_32F).var(), (image < 110).mean()] for image in gray]
 
-    def score(features: NDArray[np.floating]) -> tuple[float, float]:
+    def score(features: NDArray[np.floating]) -> float:
         model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
         folds = {"groups": drawn.patients, "cv": GroupKFold(5), "method": "predict_proba"}
         chance = cross_val_predict(model, features, drawn.labels, **folds)[:, 1]
-        return roc_auc_score(drawn.labels, chance), accuracy_score(drawn.labels, chance > 0.5)
+        return roc_auc_score(drawn.labels, chance)
 
-    auc, accuracy = score(np.hstack([colours, spreads, np.array(texture)]))
-    assert 0.80 < auc < 0.97
-    assert 0.75 < accuracy < 0.95
-    colour_auc, _ = score(colours)
-    assert 0.60 < colour_auc < auc
+    auc = score(np.hstack([colours, spreads, np.array(texture)]))
+    assert 0.60 < score(colours) < auc < 0.97
+    assert auc > 0.80
 
 
-@pytest.mark.parametrize("foreign", ["thesis.txt", "mine/thesis.txt", "99901"])
-def test_foreign_files_are_refused_and_left(tmp_path: Path, foreign: str) -> None:
-    for name in ("99902/0/older.png", foreign):
+def test_foreign_files_are_refused_and_left(tmp_path: Path) -> None:
+    for name in ("99902/0/older.png", "mine/thesis.txt"):
         file = tmp_path / "sample" / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(b"mine")
     before = contents(tmp_path)
-    with pytest.raises(InputError, match=re.escape(repr(foreign.split("/")[0]))):
+    with pytest.raises(InputError, match="'mine'"):
         draw_sample(tmp_path / "sample", seed=SEED)
-    with pytest.raises(InputError, match="is a file"):
-        draw_sample(file, seed=SEED)
     assert contents(tmp_path) == before

@@ -1,10 +1,11 @@
 import pytest
 
 from cancernet.data import splitting, summary
-from cancernet.data.originals import SECOND_COPY_REASON, Exclusion, Patch
+from cancernet.data.originals import Exclusion
+from cancernet.data.patch import Patch
 
 PUBLISHED = splitting.read_published()
-OWN = Patch("anna/0/a.png", "anna", 0, None, None, 10, "", 50, 41)
+OWN = Patch("anna", 0, None, None, "anna/0/a.png", size=(50, 41))
 
 
 @pytest.fixture(scope="module")
@@ -15,29 +16,24 @@ def whole_download() -> list[Patch]:
             for index in range(count):
                 x, y = 50 * index + 1, 50 * label + 1
                 source = f"{patient}/{label}/{patient}_idx5_x{x}_y{y}_class{label}.png"
-                patches.append(Patch(source, patient, label, x, y, 10, source, 50, 50))
+                patches.append(Patch(patient, label, x, y, source))
     return patches
-
-
-def second_copy(patch: Patch) -> Exclusion:
-    return Exclusion(f"IDC_regular_ps50_idx5/{patch.source}", SECOND_COPY_REASON, "")
 
 
 def test_the_whole_download_is_recognised_and_other_data_are_not_compared(whole_download) -> None:
     *used, sliver = whole_download
-    exclusions = [Exclusion(sliver.source, "side under 25 pixels", "50 x 8"), second_copy(used[0])]
-    assert summary.coverage_lines(used, exclusions, PUBLISHED) == [
+    exclusions = [Exclusion(sliver.source, "side under 25 pixels", "50 x 8")]
+    exclusions.append(Exclusion(f"IDC_regular_ps50_idx5/{used[0].source}", "second copy", ""))
+    assert summary.coverage_lines(used, exclusions) == [
         "Of the public download: 279 of 279 patients, 277,524 of 277,524 patches."
     ]
-    assert summary.coverage_lines([OWN], [], PUBLISHED) == []
+    assert summary.coverage_lines([OWN], []) == []
 
 
 def test_what_is_missing_is_told(whole_download: list[Patch]) -> None:
-    first, *others = whole_download
-    patches = [patch for patch in others if patch.patient != "8864"]
+    patches = [patch for patch in whole_download[1:] if patch.patient != "8864"]
     missing = (PUBLISHED["8864"].benign or 0) + (PUBLISHED["8864"].malignant or 0)
-    # The second copy does not stand in for the first.
-    assert summary.coverage_lines(patches, [second_copy(first)], PUBLISHED) == [
+    assert summary.coverage_lines(patches, []) == [
         f"Of the public download: 278 of 279 patients, {277_524 - missing - 1:,} of 277,524 "
         "patches:",
         "  1 patients missing (8864).",

@@ -34,8 +34,7 @@ def augment(
     """Warps each image of a batch at random, as `ImageDataGenerator.random_transform` does.
 
     Args:
-        images: float32 in [0, 1], shape (batch, height, width, channels). Square where the
-            augmentation transposes.
+        images: float32 in [0, 1], shape (batch, height, width, channels); square to be transposed.
         augmentation: The ranges of the warp.
         seed: Integers, shape (2,). The same seed gives the same result to the bit.
         shard: Where the images are but a part of a batch, the place of the first one in it, and
@@ -85,14 +84,10 @@ def random_parameters(
 
 
 def warp(images: tf.Tensor, parameters: Parameters) -> tf.Tensor:
-    """Warps each image by its own parameters, as `ImageDataGenerator.apply_transform` does.
+    """Warps images of shape (batch, height, width, channels) each by its own parameters.
 
-    Pixels are interpolated bilinearly; outside an image its nearest pixel is taken. On patches in
-    [0, 1] the result is Keras' own within 0.05/255, since float32 is rounded.
-
-    Args:
-        images: float32, shape (batch, height, width, channels).
-        parameters: One warp per image.
+    As `ImageDataGenerator.apply_transform` does: bilinearly, and outside an image its nearest pixel
+    is taken. On patches in [0, 1] the result is Keras' own within 0.05/255 (float32 is rounded).
     """
     size = tf.shape(images)[1:3]
     warped = tf.raw_ops.ImageProjectiveTransformV3(
@@ -107,17 +102,12 @@ def warp(images: tf.Tensor, parameters: Parameters) -> tf.Tensor:
 
 
 def _transforms(parameters: Parameters, size: tf.Tensor) -> tf.Tensor:
-    """Works out from where in an image each pixel of the warped one takes its colour.
+    """Gives a to h, shape (batch, 8): pixel (x, y) comes from (a x + b y + c, d x + e y + f).
 
     That is the product, written out, of the matrices of Keras' `apply_affine_transform`:
-    rotation, shift, shear, zoom, all about the centre, and the flips. Keras' x and y end up along
-    the width and the height, with two oddities that are kept here: tx, drawn from the height's
-    range, shifts along the width; and the centre's x is half the height. Both show only in images
-    that are not square.
-
-    Returns:
-        The numbers a to h, float32, shape (batch, 8): the pixel at (x, y) comes from
-        (a x + b y + c, d x + e y + f). g and h, for perspective, are 0.
+    rotation, shift, shear, zoom, all about the centre, and the flips. Two oddities are kept, which
+    show only in images that are not square: tx, drawn from the height's range, shifts along the
+    width; and the centre's x is half the height. g and h, for perspective, are 0.
     """
     height, width = tf.unstack(tf.cast(size, tf.float32))
     centre_x, centre_y = height / 2 - 0.5, width / 2 - 0.5  # 23.5 for a side of 48.

@@ -3,7 +3,7 @@
 import csv
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cancernet.cli import InputError, map_files
-from cancernet.data.originals import Exclusion
+from cancernet.data.originals import Exclusion, list_files
 from cancernet.data.patch import LABELS
 from cancernet.data.splitting import SPLITS
 from cancernet.files import finish_swap, read_json
@@ -30,9 +30,9 @@ class Row:
 
     split: str  # "training", "validation" or "testing".
     label: int  # 0 benign, 1 malignant.
-    patient: str  # The patient's number, or the name of the patient's folder.
-    x: int | None  # Left edge on the slide in pixels; None where unknown.
-    y: int | None  # Upper edge, likewise.
+    patient: str
+    x: int | None  # Left and upper edge on the slide in pixels; None where unknown.
+    y: int | None
     source: str  # Path below the original directory.
     file: str  # Path below the data set directory.
     bytes: int
@@ -82,18 +82,11 @@ class Dataset:
     def open(cls, folder: Path, *, verify: bool = False) -> "Dataset":
         """Reads the lists of a data set, after finishing a half-done replacement.
 
-        The caller has locked it. `verify` compares each file's content with its hash as well. What
-        is damaged, missing or too much is an InputError.
+        `verify` compares each file's content with its hash as well. What is damaged, missing or too
+        much is an InputError.
         """
         finish_swap(folder)
-        if not folder.is_dir():
-            raise InputError(
-                f"Found no data set {folder}. Make one with build_dataset.py, or with "
-                "build_dataset.py --sample to try things out, or name another --dataset."
-            )
         build, rows = read_build(folder), _read_table(folder / MANIFEST, Row)
-        if len({row.file for row in rows}) != len(rows):
-            raise InputError(f"{folder / MANIFEST} is damaged: two rows have the same file. {ANEW}")
         if count_splits(rows) != build["splits"]:
             raise InputError(f"{folder}: {MANIFEST} and {BUILD} do not count the same. {ANEW}")
         data = cls.of(folder, rows, build, _read_table(folder / EXCLUDED, Exclusion))
@@ -103,9 +96,7 @@ class Dataset:
                     f"The {split.name} split of {folder} is empty, but training needs it to learn "
                     "from or to choose the best epoch on. Build it with --split patient."
                 )
-        _check_files(folder, rows)
-        if verify:
-            _verify(folder, rows)
+        _check_files(folder, rows, verify=verify)
         return data
 
     @classmethod
@@ -154,16 +145,16 @@ def count_splits(rows: Sequence[Row]) -> dict[str, dict[str, int]]:
     return counts
 
 
-# --- Reading -------------------------------------------------------------------------------------
-
-
 def read_build(folder: Path) -> dict[str, Any]:
     """Reads build.json; a missing or foreign one is an InputError."""
     path = folder / BUILD
     try:
         build = read_json(path)
     except FileNotFoundError as error:
-        raise InputError(f"There is no {path}. Build it with build_dataset.py.") from error
+        raise InputError(
+            f"Found no data set {folder}, which has a {BUILD}. Make one with build_dataset.py, or "
+            "with build_dataset.py --sample to try things out, or name another --dataset."
+        ) from error
     except ValueError as error:
         raise InputError(f"{path} is damaged: {error}. {ANEW}") from error
     if not isinstance(build, dict) or not build.keys() >= BUILD_KEYS:
@@ -179,31 +170,30 @@ def _read_table(path: Path, kind: type) -> list[Any]:
             header, *lines = csv.reader(file, strict=True)
         if header != names:
             raise ValueError(f"its columns are {header}, expected {names}")
-        for line in lines:
-            if len(line) != len(names):
-                raise ValueError(f"a row has {len(line)} fields: {line}")
-        return [_parse_row(line) if kind is Row else kind(*line) for line in lines]
-    except FileNotFoundError as error:
-        raise InputError(f"There is no {path}. {ANEW}") from error
-    except (ValueError, csv.Error) as error:
+        return [_parse_row(*line) if kind is Row else kind(*line) for line in lines]
+    # TypeError: of more or fewer fields.
+    except (FileNotFoundError, TypeError, ValueError, csv.Error) as error:
         raise InputError(f"{path} is damaged: {error}. {ANEW}") from error
 
 
-def _parse_row(line: list[str]) -> Row:
-    split, label, patient, x, y, source, file, size, sha256 = line
-    *folders, _ = file.split("/")  # No Path of each file: that takes as long as all else here.
-    if split not in SPLITS or folders[:1] == [""] or ".." in folders:
-        raise ValueError(f"unknown split, or a path that climbs out: {split, file}")
-    if label not in LABELS or folders[-1:] != [label]:
+def _parse_row(
+    split: str, label: str, patient: str, x: str, y: str, source: str, file: str, *rest: str
+) -> Row:
+    if label not in LABELS or file.split("/")[-2:-1] != [label]:
         raise ValueError(f"label {label} contradicts the folder: {file}")
+    size, sha256 = rest
     places = (int(x) if x else None, int(y) if y else None)
     return Row(split, LABELS[label], patient, *places, source, file, int(size), sha256)
 
 
-def _check_files(folder: Path, rows: Iterable[Row]) -> None:
-    """Makes sure that the files of the manifest are there in their sizes, and no others."""
+def _check_files(folder: Path, rows: Sequence[Row], *, verify: bool) -> None:
+    """Makes sure that the files of the manifest are there as they were built, and no others."""
     expected = {row.file: row.bytes for row in rows}
-    found = dict(_list_files(str(folder), ""))
+    found = {
+        file: os.path.getsize(folder / file)  # noqa: PTH202
+        for file in list_files(folder)
+        if not (name := file.split("/")[-1]).startswith(".") and name not in WINDOWS_EXPLORER
+    }
     for file, size in expected.items():
         if found.get(file) != size:
             was = f"found {found[file]} bytes" if file in found else "it is missing"
@@ -213,20 +203,9 @@ def _check_files(folder: Path, rows: Iterable[Row]) -> None:
             f"{folder / min(added)} was added ({len(added)} files were): expected those of "
             f"{MANIFEST} alone. Move it away, or to the originals. {ANEW}"
         )
+    if not verify:
+        return
 
-
-def _list_files(folder: str, below: str) -> Iterator[tuple[str, int]]:
-    """Lists the files of a data set, with their sizes; hidden ones are the file managers'."""
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.is_dir():
-                yield from _list_files(entry.path, f"{below}{entry.name}/")
-            elif not entry.name.startswith(".") and entry.name not in WINDOWS_EXPLORER:
-                # A link whose file is gone has no size.
-                yield below + entry.name, entry.stat().st_size if entry.is_file() else -1
-
-
-def _verify(folder: Path, rows: Sequence[Row]) -> None:
     def is_same(row: Row) -> bool:
         return hashlib.sha256((folder / row.file).read_bytes()).hexdigest() == row.sha256
 

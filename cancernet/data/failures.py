@@ -28,8 +28,7 @@ def explained(
     except (tf.errors.ResourceExhaustedError, MemoryError) as error:
         raise InputError(
             f"The memory does not suffice at {batch_size} patches per step ({_first_line(error)}). "
-            "Lower BATCH_SIZE in cancernet/config.py, and DECODE_CACHE_MB there if it is not 0; or "
-            "close other programs."
+            "Lower BATCH_SIZE in cancernet/config.py, or close other programs."
         ) from error
     except tf.errors.OpError as error:
         if lost and (of_worker := lost(error)):

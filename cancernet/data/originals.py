@@ -2,52 +2,32 @@
 
 import hashlib
 import os
-import stat
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from imutils import paths
 
 from cancernet.cli import InputError, map_files
 from cancernet.data.patch import (
-    LABELS,
-    OTHER_CLASS,
+    OTHER_LAYOUTS,
     ExcludedError,
     Layout,
-    PatchName,
+    Patch,
     check_image,
-    layout_options,
     parse_source,
 )
 
 HANDLE = "paultimothymooney/breast-histopathology-images"  # The public data set on Kaggle.
-
-# The archive on Kaggle holds the whole data set twice, once more below this folder.
-SECOND_COPY = "IDC_regular_ps50_idx5"
-SECOND_COPY_REASON = "second copy of the data set"
+SECOND_COPY = "IDC_regular_ps50_idx5/"  # Below this folder its archive holds all patches again.
 
 ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar")
 WAYS_ON = (
     "Fetch the public data set (--download, 1.6 GB), draw a synthetic sample (--sample), or name "
-    "the directory of your images (--original DIR), laid out as <patient>/<class>/<file>."
+    "the directory of your images (--original DIR), unpacked and laid out as "
+    f"<patient>/<class>/<file>. If they are laid out otherwise: {OTHER_LAYOUTS}"
 )
-
-
-@dataclass(frozen=True)
-class Patch:
-    """A file that is used; what its name does not tell is None."""
-
-    source: str  # Path below the original directory, with forward slashes.
-    patient: str  # The patient's number, or the name of the patient's folder.
-    label: int  # 0 benign, 1 malignant.
-    x: int | None  # Left edge on the slide, in pixels.
-    y: int | None  # Upper edge.
-    bytes: int
-    sha256: str  # Of the file's bytes, in hexadecimal.
-    width: int  # In pixels.
-    height: int
 
 
 @dataclass(frozen=True)
@@ -57,6 +37,11 @@ class Exclusion:
     source: str
     reason: str
     detail: str
+
+    @classmethod
+    def of(cls, source: str, error: ExcludedError) -> "Exclusion":
+        """Makes one of the error that said so."""
+        return cls(source, error.reason, error.detail)
 
 
 def download() -> Path:
@@ -81,134 +66,70 @@ def examine(
 
     An InputError where there is no such directory, or not a file of each class that can be used.
     """
-    if original.is_file():
-        unpack = " Unpack it first." if original.name.lower().endswith(ARCHIVES) else ""
-        raise InputError(f"{original} is a file: expected the directory of the images.{unpack}")
     if not original.is_dir():
         raise InputError(f"There is no directory {original}. {WAYS_ON}")
-    names, exclusions = _list_patches(original, layout)
+    named, exclusions = _list_patches(original, layout)
 
-    def examine_file(source: str) -> Patch | Exclusion:
+    def examine_file(patch: Patch) -> Patch | Exclusion:
         try:
-            data = _read(original, source)
+            data = read(f"{original}/{patch.source}")
             size = check_image(data, min_side=min_side, max_pixels=max_pixels)
-        except ExcludedError as excluded:
-            return Exclusion(source, excluded.reason, excluded.detail)
-        name, sha256 = names[source], hashlib.sha256(data).hexdigest()
-        return Patch(source, name.patient, name.label, name.x, name.y, len(data), sha256, *size)
+        except ExcludedError as error:
+            return Exclusion.of(patch.source, error)
+        sha256 = hashlib.sha256(data).hexdigest()
+        return replace(patch, bytes=len(data), sha256=sha256, size=size)
 
-    examined = list(map_files(examine_file, list(names), what="Checking"))
-    exclusions += [each for each in examined if isinstance(each, Exclusion)]
+    examined = list(map_files(examine_file, named, what="Checking"))
     patches, same_content = _drop_same_content([e for e in examined if isinstance(e, Patch)])
-    exclusions = sorted(exclusions + same_content, key=lambda exclusion: exclusion.source)
+    exclusions += same_content + [each for each in examined if isinstance(each, Exclusion)]
+    exclusions.sort(key=lambda exclusion: exclusion.source)
     if len({patch.label for patch in patches}) < 2:
         raise InputError(_nothing_to_learn(original, patches, exclusions))
     return patches, exclusions
 
 
-def _nothing_to_learn(
-    original: Path, patches: Sequence[Patch], exclusions: Sequence[Exclusion]
-) -> str:
-    """Says what was found in the place of patches of both classes, and what to do."""
-    malignant = sum(patch.label for patch in patches)
-    found = (
-        f"Found {len(patches) + len(exclusions):,} files in {original}: "
-        f"{len(patches) - malignant:,} benign and {malignant:,} malignant patches"
-    )
-    of_reason: dict[str, list[str]] = defaultdict(list)
-    for exclusion in exclusions:
-        of_reason[exclusion.reason].append(exclusion.source)
-    for reason, sources in of_reason.items():
-        found += f"; {reason}: {len(sources):,} ({sources[0]!r}{', ...' if sources[1:] else ''})"
-    expected = (
-        "Expected PNG or JPEG patches of both classes, 0 benign and 1 malignant, such as "
-        f"{original / 'anna' / '0' / 'tile.png'}."
-    )
-    return f"{found}. {expected} {_way_on(of_reason)}"
+def read(path: str) -> bytes:
+    """Reads a file; an ExcludedError where it cannot be read."""
+    try:
+        with open(path, "rb", buffering=0) as file:  # noqa: PTH123 (a Path takes as long again)
+            return file.read()
+    except OSError as error:
+        raise ExcludedError("unreadable file", str(error)) from error
 
 
-def _way_on(left_out: Mapping[str, Sequence[str]]) -> str:
-    archives = [s for of in left_out.values() for s in of if s.lower().endswith(ARCHIVES)]
-    if archives:
-        return f"Unpack {', '.join(archives[:3])} first."
-    with_class = [
-        folders
-        for *folders, _ in (source.split("/") for source in left_out.get(OTHER_CLASS, ()))
-        if sum(folder in LABELS for folder in folders) == 1
-    ]
-    if "no patient" in left_out or any(len(folders) == 1 for folders in with_class):
-        return (
-            "Do the files' names begin with the patient? Then take --layout class/patient_file, "
-            "with what follows the patient in the place of _."
-        )
-    if with_class:
-        ways = layout_options(with_class[0], ["file"])
-        return f"Which folder above or below the class is the patient? Take {ways}."
-    return WAYS_ON
+def list_files(folder: Path) -> list[str]:
+    """Lists the files below a folder, sorted: their paths from there, with forward slashes."""
+    return sorted(_relative(path, folder) for path in paths.list_files(str(folder)))
 
 
-def _list_patches(original: Path, layout: Layout) -> tuple[dict[str, PatchName], list[Exclusion]]:
+def _relative(path: str, folder: Path) -> str:
+    return path[len(str(folder)) + 1 :].replace(os.sep, "/")
+
+
+def _list_patches(original: Path, layout: Layout) -> tuple[list[Patch], list[Exclusion]]:
     """Finds all files, sorted, that their names do not rule out."""
-
-    def relative(path: str) -> str:
-        return path[len(str(original)) + 1 :].replace(os.sep, "/")
-
-    names, exclusions = {}, []
-    for source in sorted(map(relative, paths.list_files(str(original)))):
+    named: dict[str, Patch] = {}
+    exclusions = []
+    for source in list_files(original):
         try:
-            source.encode()
-            names[source] = parse_source(source, layout)
-        except UnicodeEncodeError:
-            exclusions.append(Exclusion(source, "name is not valid UTF-8", ""))
-        except ExcludedError as excluded:
-            exclusions.append(Exclusion(source, excluded.reason, excluded.detail))
+            first = source.replace(SECOND_COPY, "")
+            if first != source and first in named:  # Sorted: digits come before letters.
+                raise ExcludedError("second copy of the data set", first)
+            named[source] = parse_source(source, layout)
+        except ExcludedError as error:
+            exclusions.append(Exclusion.of(source, error))
 
     # What list_files passes over without a word: folders that are closed, and links to folders.
     def note_closed_folder(error: OSError) -> None:
-        exclusions.append(Exclusion(relative(error.filename), "unreadable folder", str(error)))
+        source = _relative(error.filename, original)
+        exclusions.append(Exclusion(source, "unreadable folder", str(error)))
 
     for folder, subfolders, _ in os.walk(original, onerror=note_closed_folder):
         for path in (Path(folder, subfolder) for subfolder in subfolders):
             if path.is_symlink():
-                target = str(path.readlink())
-                exclusions.append(Exclusion(relative(str(path)), "linked folder", target))
-    names, second_copies = _drop_second_copy(names)
-    return names, exclusions + second_copies
-
-
-def _drop_second_copy(
-    names: Mapping[str, PatchName],
-) -> tuple[dict[str, PatchName], list[Exclusion]]:
-    """Leaves out the archive's second copy where the same patient and class stand outside it."""
-    inside = {source for source in names if SECOND_COPY in source.split("/")[:-1]}
-    outside = {(name.patient, name.label) for source, name in names.items() if source not in inside}
-    kept, exclusions = {}, []
-    for source, name in names.items():
-        if source in inside and (name.patient, name.label) in outside:
-            detail = f"patient {name.patient}, class {name.label} stands outside {SECOND_COPY}, too"
-            exclusions.append(Exclusion(source, SECOND_COPY_REASON, detail))
-        else:
-            kept[source] = name
-    return kept, exclusions
-
-
-def _read(original: Path, source: str) -> bytes:
-    """Reads a regular file, or a link to one inside the directory; else raises ExcludedError."""
-    path = f"{original}/{source}"  # Text: a Path of each file would cost as much as reading it.
-    is_link = os.path.islink(path)  # noqa: PTH114
-    try:
-        mode = os.stat(path).st_mode  # noqa: PTH116
-        if is_link and not Path(path).resolve().is_relative_to(original.resolve()):
-            raise ExcludedError("link out of the directory", str(Path(path).readlink()))
-        if not stat.S_ISREG(mode):  # Opening a pipe would wait for ever.
-            raise ExcludedError("not a regular file", "")
-        with open(path, "rb", buffering=0) as file:  # noqa: PTH123
-            return file.read()
-    except FileNotFoundError as error:
-        reason = "dangling link" if is_link else "vanished during the build"
-        raise ExcludedError(reason, "") from error
-    except OSError as error:
-        raise ExcludedError("unreadable file", str(error)) from error
+                source = _relative(str(path), original)
+                exclusions.append(Exclusion(source, "linked folder", str(path.readlink())))
+    return list(named.values()), exclusions
 
 
 def _drop_same_content(patches: Sequence[Patch]) -> tuple[list[Patch], list[Exclusion]]:
@@ -217,13 +138,31 @@ def _drop_same_content(patches: Sequence[Patch]) -> tuple[list[Patch], list[Excl
     for patch in patches:
         same[patch.sha256].append(patch)
     kept, exclusions = [], []
-    for patch in patches:
-        alike = same[patch.sha256]
-        if len({other.label for other in alike}) > 1:
-            sources = ", ".join(other.source for other in alike if other is not patch)
-            exclusions.append(Exclusion(patch.source, "same content, different labels", sources))
-        elif patch is not alike[0]:
-            exclusions.append(Exclusion(patch.source, "same content", alike[0].source))
+    for alike in same.values():
+        sources = [patch.source for patch in alike]
+        if len({patch.label for patch in alike}) > 1:
+            reason, detail = "same content, different labels", ", ".join(sources)
         else:
-            kept.append(patch)
+            kept.append(alike[0])
+            reason, detail = "same content", sources.pop(0)
+        exclusions += [Exclusion(source, reason, detail) for source in sources]
     return kept, exclusions
+
+
+def _nothing_to_learn(
+    original: Path, patches: Sequence[Patch], exclusions: Sequence[Exclusion]
+) -> str:
+    """Says what was found in the place of patches of both classes, and what to do."""
+    malignant = sum(patch.label for patch in patches)
+    example = {exclusion.reason: exclusion.source for exclusion in reversed(exclusions)}
+    counts = Counter(exclusion.reason for exclusion in exclusions)
+    reasons = [f"; {why}: {count:,}, e.g. {example[why]!r}" for why, count in counts.items()]
+    archives = [each.source for each in exclusions if each.source.lower().endswith(ARCHIVES)]
+    unpack = f"Unpack {', '.join(archives[:3])} first. " if archives else ""
+    return (
+        f"Found {len(patches) + len(exclusions):,} files in {original}: "
+        f"{len(patches) - malignant:,} benign and {malignant:,} malignant patches"
+        f"{''.join(reasons)}. "
+        "Expected PNG or JPEG patches of both classes, 0 benign and 1 malignant, such as "
+        f"{original / 'anna' / '0' / 'tile.png'}. {unpack}{WAYS_ON}"
+    )

@@ -2,13 +2,13 @@
 
 import io
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
@@ -18,7 +18,6 @@ from cancernet.data.splitting import SPLITS
 PATCH_SIDE = 50
 
 LABELS = {"0": 0, "1": 1}
-OTHER_CLASS = "class folder other than 0 or 1"
 
 IDC_NAME = re.compile(
     # What stands behind, as in "..._class0 (1).png" or "..._class0_copy.png", changes no fact.
@@ -45,24 +44,25 @@ class ExcludedError(Exception):
         self.reason, self.detail = reason, detail
 
 
-# --- Names ---------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class PatchFacts:
     """What the path of a patch from anywhere tells; None or empty where it does not."""
 
     patient: str  # The patient's number, or the name of the patient's folder.
     label: int | None  # 0 benign, 1 malignant; None, too, where name and folder contradict.
-    x: int | None  # Left edge on the slide, in pixels.
-    y: int | None  # Upper edge.
+    x: int | None  # Left and upper edge on the slide, in pixels.
+    y: int | None
 
 
 @dataclass(frozen=True)
-class PatchName(PatchFacts):
-    """What the path of a patch in the original directory tells: patient and label in any case."""
+class Patch(PatchFacts):
+    """A patch of the original directory, whose patient and label are known."""
 
     label: int
+    source: str  # Path below the original directory, with forward slashes.
+    bytes: int = 0
+    sha256: str = ""  # Of the file's bytes, in hexadecimal.
+    size: tuple[int, int] = (0, 0)  # Width and height in pixels.
 
 
 class Layout:
@@ -79,66 +79,59 @@ class Layout:
         """Takes a text that the rule of LAYOUT holds for."""
         self.text = text
         parts = text.split("/")
-        self._parts = [
-            (re.findall(WORD, part), _pattern(part, is_folder=place < len(parts)))
-            for place, part in enumerate(parts, start=1)
-        ]
+        words = [re.findall(WORD, part) for part in parts]
+        self._words = [word for of_part in words for word in of_part if word in GROUPS]
+        patterns = [*map(_folder_pattern, parts[:-1]), _pattern(parts[-1])]
+        at_class = next(place for place, of_part in enumerate(words) if "class" in of_part)
+        # What is above the class may be missing as a whole, since an IDC name tells the patient.
+        before, after = "".join(patterns[:at_class]), "".join(patterns[at_class:])
+        self._path = re.compile(f"((?:.*?/)??)(?:{before})?{after}", re.DOTALL)
 
-    def read(self, source: str) -> tuple[str, str]:
-        """Reads patient and class from a path; empty where it does not have them."""
-        pieces, parts = source.split("/"), self._parts
-        for part in reversed(self._parts[:-1]):
-            if len(parts) > len(pieces) and {"patient", "class"}.isdisjoint(part[0]):
-                parts = [other for other in parts if other is not part]
-        length = min(len(parts), len(pieces))
-        found: dict[str, list[str]] = {"patient": [], "class": []}
-        for (words, pattern), piece in zip(parts[-length:], pieces[-length:], strict=True):
-            match = pattern.fullmatch(piece)
-            for word, value in zip(words, match.groups() if match else (), strict=False):
-                found.setdefault(word, []).append(value)
-        return "_".join(found["patient"]), "".join(found["class"])
-
-    def above(self, source: str) -> list[str]:
-        """Gives the folders above those that the layout speaks of."""
-        pieces = source.split("/")
-        return pieces[: max(0, len(pieces) - len(self._parts))]
+    def read(self, source: str) -> tuple[str, str, str]:
+        """Reads patient, class, and the folders above both; empty where a path has none."""
+        match = self._path.fullmatch(source)
+        above, *texts = match.groups("") if match else ("",)
+        found = list(zip(self._words, texts, strict=False))
+        patient = "_".join(text for word, text in found if text and word == "patient")
+        return patient, "".join(text for word, text in found if word == "class"), above
 
 
-WORD = "[a-z0-9]+"
+WORD, ANYTHING = "[a-z0-9]+", "[^/]+?"
+GROUPS = {"patient": f"({ANYTHING})", "class": "([01])"}
 
 
-def _pattern(part: str, *, is_folder: bool) -> re.Pattern[str]:
-    amid = "([01])" if part != "class" else "(.+)"  # A class folder is named where it is another.
-    text = re.sub(WORD, lambda word: amid if word[0] == "class" else "(.+?)", re.escape(part))
-    if is_folder and not part.endswith(("patient", "class")):  # The last word may be missing.
-        text = re.sub(r"\\?[-_ .]\(\.\+\?\)$", r"(?:\g<0>)?", text)
-    return re.compile(text, re.DOTALL)
+def _pattern(part: str) -> str:
+    """Makes a pattern of a layout's part, with a group for each word that matters."""
+    if part == "class":  # Which is named where it is another.
+        return f"({ANYTHING})"
+    return re.sub(WORD, lambda word: GROUPS.get(word[0], ANYTHING), re.escape(part))
+
+
+def _folder_pattern(part: str) -> str:
+    last_word = rf"\\?[-_ .]{re.escape(ANYTHING)}$"
+    folder = re.sub(last_word, r"(?:\g<0>)?", _pattern(part)) + "/"
+    return folder if GROUPS.keys() & re.findall(WORD, part) else f"(?:{folder})?"
 
 
 LAYOUT = Layout("patient/class/file")
+OTHER_LAYOUTS = (
+    "Say which folder, or part of a name, is the patient: --layout patient/slide/class/file, "
+    "site/patient/class/file, class/patient/file, class/patient_file, patient_slide/class/file or "
+    "the like, or LAYOUT in cancernet/config.py (see docs/patients.md)."
+)
 
 
-def layout_options(folders: Sequence[str], below: Sequence[str]) -> str:
-    """Lists the layouts in which one of several folders is the patient, and `below` those below."""
-    has_class = "class" not in below  # Then one of the folders is the class.
-    words = ["class" if has_class and name in LABELS else "folder" for name in folders]
-    return ", ".join(
-        f"--layout {'/'.join([*words[:place], 'patient', *words[place + 1 :], *below])} "
-        f"if it is {name!r}"
-        for place, name in enumerate(folders)
-        if words[place] == "folder"
-    )
-
-
-def parse_source(source: str, layout: Layout = LAYOUT) -> PatchName:
+def parse_source(source: str, layout: Layout = LAYOUT) -> Patch:
     """Reads patient, label and position from a path, or raises ExcludedError for what is amiss."""
+    if source.encode(errors="ignore").decode() != source:
+        raise ExcludedError("name is not valid UTF-8", "")
     parts = source.split("/")
     for part in parts:
         if part.startswith(".") or part == "__MACOSX":
             raise ExcludedError("hidden or macOS file", part)
-    in_folder, label = layout.read(source)
+    in_folder, label, _ = layout.read(source)
     if label not in LABELS:
-        raise ExcludedError(OTHER_CLASS, label or "no folder")
+        raise ExcludedError("class folder other than 0 or 1", label or f"expected {layout.text}")
     in_name = CLASS_IN_NAME.search(parts[-1])
     if in_name and in_name["label"] != label:
         raise ExcludedError("label mismatch", f"folder {label}, file name {in_name['label']}")
@@ -146,11 +139,11 @@ def parse_source(source: str, layout: Layout = LAYOUT) -> PatchName:
     if idc_name is None:
         if not in_folder:
             raise ExcludedError("no patient", f"expected {layout.text}")
-        return PatchName(in_folder, LABELS[label], None, None)
+        return Patch(in_folder, LABELS[label], None, None, source)
     patient = idc_name["patient"]
     if IDC_PATIENT.fullmatch(in_folder) and in_folder != patient:
         raise ExcludedError("patient mismatch", f"folder {in_folder}, file name {patient}")
-    return PatchName(patient, LABELS[label], int(idc_name["x"]), int(idc_name["y"]))
+    return Patch(patient, LABELS[label], int(idc_name["x"]), int(idc_name["y"]), source)
 
 
 def read_facts(path: Path) -> PatchFacts:
@@ -168,9 +161,6 @@ def read_facts(path: Path) -> PatchFacts:
     return PatchFacts("" if patient in SPLITS else patient, label, None, None)
 
 
-# --- Bytes ---------------------------------------------------------------------------------------
-
-
 def check_image(data: bytes, *, min_side: int, max_pixels: int) -> tuple[int, int]:
     """Gives width and height of a whole 8-bit PNG or JPEG; raises ExcludedError for all else.
 
@@ -178,59 +168,43 @@ def check_image(data: bytes, *, min_side: int, max_pixels: int) -> tuple[int, in
     """
     if not data:
         raise ExcludedError("empty file", "0 bytes")
-    kind: type[PngImageFile | JpegImageFile]
-    if data.startswith(PNG_SIGNATURE):
-        kind, end = PngImageFile, PNG_END
-    elif data.startswith(JPEG_SIGNATURE):
-        kind, end = JpegImageFile, JPEG_END
-    else:
+    is_png = data.startswith(PNG_SIGNATURE)
+    if not is_png and not data.startswith(JPEG_SIGNATURE):
         raise ExcludedError("not a PNG or JPEG image", f"starts with {data[:8]!r}")
-    if end not in data:
+    if (PNG_END if is_png else JPEG_END) not in data:
         raise ExcludedError("truncated image", f"{len(data)} bytes")
     try:
         # Not Image.open: it has a limit of pixels of its own, for the whole process.
-        image = kind(io.BytesIO(data))
+        image = (PngImageFile if is_png else JpegImageFile)(io.BytesIO(data))
         width, height = image.size
         if min(width, height) < min_side:
             raise ExcludedError(f"side under {min_side} pixels", f"{width} x {height}")
         if width * height > max_pixels:
             raise ExcludedError(f"more than {max_pixels:,} pixels", f"{width} x {height}")
-        if isinstance(image, PngImageFile):
-            _check_png(image, data)
+        if is_png and data[24] > 8:
+            raise ExcludedError("not 8 bits a channel", f"{data[24]} bits")
+        if image.mode == "CMYK":
+            raise ExcludedError("CMYK image", "4 channels")
+        if is_png:
+            image.verify()  # The checksums.
         else:
-            _check_jpeg(image, data)
+            _check_markers(image, data)
+        pixels = _decode(data)  # By libpng, as in TensorFlow: Pillow's own reader takes more.
     except ExcludedError:
         raise
     except Exception as error:  # Pillow raises whatever its parsing ends in.
         raise ExcludedError("damaged image", f"{type(error).__name__}: {error}") from error
+    if pixels is None or pixels.shape != (height, width, 3):
+        raise ExcludedError("damaged image", "OpenCV cannot decode it")
     return width, height
 
 
-def _check_png(image: PngImageFile, data: bytes) -> None:
-    """Reads a PNG to its end, as TensorFlow will."""
-    if data[12:16] != b"IHDR":
-        raise ExcludedError("damaged image", "its header is not its first chunk")
-    if data[24] > 8:
-        raise ExcludedError("not 8 bits a channel", f"{data[24]} bits")
-    if b"acTL" in data[: data.find(b"IDAT")]:
-        raise ExcludedError("animated image", "animation control chunk")
-    width, height = image.size
-    image.verify()  # The checksums.
-    pixels = _decode(data)  # By libpng, as in TensorFlow: Pillow's own reader takes more.
-    if pixels is None or pixels.shape != (height, width, 3):
-        raise ExcludedError("damaged image", "OpenCV cannot decode it")
-
-
-def _check_jpeg(image: JpegImageFile, data: bytes) -> None:
-    """Reads a JPEG to its end. Damage that changes pixels alone goes unseen: no checksum tells."""
-    if image.mode == "CMYK":
-        raise ExcludedError("CMYK image", f"{image.layers} channels")
+def _check_markers(image: ImageFile, data: bytes) -> None:
+    """Refuses a marker amid a JPEG's data, at which TensorFlow alone stops."""
     assert image.fp is not None
-    # Pillow has read to where the data begin. TensorFlow alone stops at a marker amid them.
-    marker = JPEG_MARKER.search(data, image.fp.tell())
+    marker = JPEG_MARKER.search(data, image.fp.tell())  # Pillow has read to where the data begin.
     if marker is None or marker[0] not in JPEG_AFTER_SCAN:
         raise ExcludedError("damaged image", "a marker that has no place in the picture data")
-    image.load()
 
 
 def read_pixels(path: Path) -> NDArray[np.uint8]:

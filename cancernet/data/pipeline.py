@@ -22,10 +22,10 @@ from cancernet.recipe import Recipe
 
 CLASSES = 2  # Benign and malignant.
 
-READ_AT_ONCE = 64  # Patches per task when all are read at the start.
+READ_AT_ONCE = 64  # Patches per task when a sample is read.
 
-# Functions of TensorFlow operations alone, without Python's own `if` and `for` on tensors, need not
-# be rewritten by AutoGraph, which takes half a second at the first.
+# Functions without Python's own `if` and `for` on tensors need no rewriting by AutoGraph, which
+# takes half a second at the first.
 as_is = tf.autograph.experimental.do_not_convert
 
 
@@ -38,31 +38,20 @@ class Reading:
     replicas: int = 1  # Among how many devices each training batch is shared out, over all workers.
     worker: int = 0  # Which worker this is; each trains on its shard of every batch.
     workers: int = 1  # How many there are, each with as many replicas, each scoring all patches.
-    cache_bytes: int = 0  # Training patches that need no more are decoded once, and kept.
 
 
 def training_batches(
     split: Split, recipe: Recipe, reading: Reading, *, seed: int, first_epoch: int = 0
 ) -> tf.data.Dataset:
-    """Makes the batches of all epochs, one epoch after the other.
+    """Makes the batches of all epochs: images as of `scoring_batches`, warped, and labels.
 
-    In each epoch every patch comes once, in an order over the whole set; no batch holds patches of
-    two epochs. Order and warps depend on `seed`, the epoch and the step in it alone, so that
-    training resumed at `first_epoch`, counted from 0, gets exactly what it would have got. `fit`
-    has to be told `steps_per_epoch`, the recipe's epochs, and `shuffle=False`.
-
-    Returns:
-        Pairs of images, as `scoring_batches` gives them, and one-hot labels, float32, shape
-        (batch, 2), column 1 malignant.
-
-    Raises:
-        InputError: The split is empty.
+    The labels are one-hot, float32, shape (batch, 2), column 1 malignant. In each epoch every patch
+    comes once, in an order over the whole set. Order and warps depend on `seed`, the epoch and the
+    step in it alone, so that training resumed at `first_epoch`, counted from 0, gets exactly what
+    it would have got. `fit` has to be told `steps_per_epoch`, the epochs, and `shuffle=False`.
     """
     paths, count = _path_tensor(split.files), len(split.files)
     targets = tf.one_hot(split.labels, depth=CLASSES)
-    pixels = None
-    if count * math.prod(reading.image_size) * 3 <= reading.cache_bytes:
-        pixels = _read_all(paths, reading.image_size)
 
     def steps_of_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
         order = tf.random.experimental.stateless_shuffle(tf.range(count), [seed, epoch])
@@ -76,12 +65,9 @@ def training_batches(
             size = -(-whole // reading.replicas) * each  # See _shareable.
             shard = (reading.worker * size, whole)
             chosen = chosen[shard[0] : shard[0] + size]
-        if pixels is None:
-            images = _read_batch(tf.gather(paths, chosen), reading.image_size)
-        else:
-            images = tf.gather(pixels, chosen)
+        images = _scale(_read_batch(tf.gather(paths, chosen), reading.image_size))
         step_seed = tf.random.fold_in([seed, epoch], step)
-        images = augment(_scale(images), recipe.augmentation, seed=step_seed, shard=shard)
+        images = augment(images, recipe.augmentation, seed=step_seed, shard=shard)
         return images, tf.gather(targets, chosen)
 
     # Parted into steps before anything is read, so that no batch straddles two epochs and the
@@ -94,12 +80,7 @@ def training_batches(
 def scoring_batches(files: Sequence[str | Path], reading: Reading) -> tf.data.Dataset:
     """Makes batches of the patches, PNG or JPEG, each once and in the given order.
 
-    Returns:
-        Images alone, as `model.predict` takes them: float32 in [0, 1], shape
-        (batch, height, width, 3).
-
-    Raises:
-        InputError: There are no files.
+    They are as `model.predict` takes them: float32 in [0, 1], shape (batch, height, width, 3).
     """
     if reading.workers > 1:
         reading = replace(reading, replicas=1)
@@ -112,8 +93,7 @@ def scoring_batches(files: Sequence[str | Path], reading: Reading) -> tf.data.Da
 def tile_batches(tiles: Sequence[NDArray[np.uint8]], reading: Reading) -> tf.data.Dataset:
     """Makes batches of tiles cut from a larger image, as `scoring_batches` does of files.
 
-    The tiles are red, green and blue, uint8 in [0, 255], each of shape (height, width, 3) of its
-    own.
+    The tiles are red, green and blue, uint8, each of a shape (height, width, 3) of its own.
     """
     pixels = np.empty((len(tiles), *reading.image_size, 3), np.uint8)
     for shape in {tile.shape for tile in tiles}:
@@ -127,27 +107,19 @@ def tile_batches(tiles: Sequence[NDArray[np.uint8]], reading: Reading) -> tf.dat
 def read_sample(
     split: Split, recipe: Recipe, reading: Reading, *, seed: int
 ) -> NDArray[np.float32] | None:
-    """Reads so many patches at random as the recipe re-estimates batch normalization by, if any.
-
-    They are as `scoring_batches` gives them.
-    """
+    """Reads so many patches at random as the recipe re-estimates batch normalization by, if any."""
     if not recipe.reestimation:
         return None
     chosen = random.Random(seed).sample(split.files, min(recipe.reestimation, len(split)))
-    return np.asarray(_scale(_read_all(_path_tensor(chosen), reading.image_size)))
-
-
-# --- Steps ---------------------------------------------------------------------------------------
+    batches = scoring_batches(chosen, Reading(reading.image_size, READ_AT_ONCE))
+    return np.concatenate(list(batches.as_numpy_iterator()))
 
 
 def steps_per_epoch(patches: int, reading: Reading) -> int:
     """Counts the batches that hold every patch once.
 
-    Where the last batch is too small for every replica to get a patch of it, which Keras cannot
-    train or score, it is joined to the one before.
-
-    Raises:
-        InputError: A batch is too small for the replicas, be it the only one.
+    Where the last one is too small for every replica to get a patch of it, which Keras cannot train
+    or score, it is joined to the one before; where all are too small, that is an InputError.
     """
     batch_size, replicas = reading.batch_size, reading.replicas
     steps = math.ceil(patches / batch_size)
@@ -188,17 +160,11 @@ def _in_parallel(steps: tf.data.Dataset, load: Callable[..., object]) -> tf.data
     return batches.prefetch(tf.data.AUTOTUNE)
 
 
-# --- Pixels --------------------------------------------------------------------------------------
-
-
 def read_patch(path: tf.Tensor, *, height: int, width: int) -> tf.Tensor:
-    """Reads one patch as Keras' `load_img(path, target_size=(height, width))` does.
+    """Reads one patch as Keras' `load_img(path, target_size=(height, width))` does, by Pillow.
 
-    PNG (8 bits a channel or fewer, of any colour type; transparency is dropped) and JPEG, told
-    apart by content, not by name. The pixels are those that Pillow gives, which Keras reads with.
-
-    Returns:
-        Red, green and blue, uint8 in [0, 255], shape (height, width, 3).
+    PNG of any colour type, whose transparency is dropped, or JPEG, told apart by content. Gives
+    red, green and blue, uint8, shape (height, width, 3).
     """
     # In spite of its name this reads PNG, too. tf.io.decode_image would take the fast arithmetic
     # for JPEG, which is up to 16 levels off; Pillow takes the accurate one.
@@ -216,10 +182,9 @@ def _resize(images: tf.Tensor, image_size: tuple[int, int]) -> tf.Tensor:
 def _nearest_neighbours(side: tf.Tensor, target: int) -> tf.Tensor:
     """Tells which row or column of an image each one of the resized image comes from.
 
-    Pixel i of the result lies at (i + 1/2) * side / target, rounded down. Pillow
-    (`ImagingScaleAffine`) gets there by adding up side / target, and so does this: where the place
-    is a whole number, as often at sides of 32 or 160 resized to 48, any other order of rounding
-    may pick the neighbour.
+    Pixel i of the result lies at (i + 1/2) * side / target, rounded down. Pillow gets there by
+    adding up side / target, and so does this: where the place is a whole number, as often at sides
+    of 32 or 160 resized to 48, any other order of rounding may pick the neighbour.
     """
     # Not `side / target`: TensorFlow's graph optimizer makes that a product with 1 / target.
     step = tf.math.divide_no_nan(side, target)
@@ -237,13 +202,6 @@ def _read_batch(paths: tf.Tensor, image_size: tuple[int, int]) -> tf.Tensor:
         parallel_iterations=1,  # The steps run in parallel already.
         fn_output_signature=tf.uint8,
     )
-
-
-def _read_all(paths: tf.Tensor, image_size: tuple[int, int]) -> tf.Tensor:
-    """Reads all patches into memory, uint8, shape (patches, height, width, 3)."""
-    steps = _steps(paths, Reading(image_size, READ_AT_ONCE))
-    batches = _in_parallel(steps, lambda some: _read_batch(some, image_size))
-    return tf.concat(list(batches), axis=0)
 
 
 def _scale(pixels: tf.Tensor) -> tf.Tensor:

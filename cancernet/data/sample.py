@@ -6,7 +6,6 @@ Sixteen patients, one small slide each, cut up as those of Cruz-Roa et al. (2014
 """
 
 import math
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +15,6 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from cancernet.cli import InputError
-from cancernet.data.originals import Patch
 from cancernet.files import replacing_folder
 
 # Above every number of the published table, whose highest is 16896.
@@ -32,23 +30,22 @@ PIXEL = 4.0  # Side of a pixel, in micrometres.
 FINE = 2  # Nuclei are 2 to 4 pixels wide: they are drawn on points this many times as fine.
 
 # Optical density of red, green and blue for one unit of stain: the reference of the usual
-# implementation (github.com/mitkovetta/staining-normalization) of Macenko et al., "A method for
-# normalizing histology slides for quantitative analysis", ISBI 2009.
+# implementation (github.com/mitkovetta/staining-normalization) of Macenko et al., ISBI 2009.
 HAEMATOXYLIN = (0.5626, 0.7201, 0.4062)
 EOSIN = (0.2159, 0.8012, 0.5581)
 # How far patients differ in those densities and in the amount of stain: standard deviations of log.
 HUE_SHIFT, STRENGTH_SHIFT = 0.05, 0.08
 
 Image = NDArray[np.uint8]  # RGB, shape (SIDE, SIDE, 3).
-Labels = NDArray[np.int8]  # 1 malignant, 0 benign, -1 without tissue: shape (GRID, GRID).
+Labels = NDArray[np.int8]  # 1 malignant, 0 benign, -1 no tissue: shape (GRID, GRID).
 Field = NDArray[Any]  # One value a pixel of the slide: float32, shape (SIDE, SIDE).
 
 
 class Cells(NamedTuple):
     """What the nuclei of one kind of cell look like; lengths in micrometres.
 
-    A lymphocyte's nucleus is about 7 micrometres wide. Malignant nuclei are larger than those of
-    normal epithelium and vary more in size and shape (Elston & Ellis, Histopathology 1991).
+    Malignant nuclei are larger than normal ones, and vary more (Elston & Ellis, Histopathology
+    1991).
     """
 
     diameter: float
@@ -68,31 +65,19 @@ def draw_sample(folder: Path, *, seed: int) -> None:
 
     A patch is 8-bit RGB, 50 x 50 pixels; x and y are its upper left corner on the slide in pixels,
     1 more than a multiple of 50. Patches without tissue are not written. The same seed gives the
-    same bytes. An older sample is replaced once the new one is whole; what is none is an
-    InputError.
+    same bytes. An older sample is replaced; what is none is an InputError.
     """
-    _check_replaceable(folder)
+    there = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    if foreign := there - {*SAMPLE_PATIENTS, ".DS_Store"}:
+        raise InputError(
+            f"{folder} holds {min(foreign)!r}, which drawing the sample would delete: move what is "
+            "yours away, or draw the sample into another folder (SAMPLE_PATH)."
+        )
     with replacing_folder(folder) as drawing:
         for index, patient in enumerate(SAMPLE_PATIENTS):
             rng = np.random.default_rng([seed, index])
             slide, labels = _draw_slide(rng, malignant_share=MALIGNANT_PERCENT[index] / 100)
             _write_patches(drawing / patient, slide, labels)
-
-
-def is_synthetic(patches: Iterable[Patch]) -> bool:
-    """Whether any patch is of the sample."""
-    return any(patch.patient in SAMPLE_PATIENTS for patch in patches)
-
-
-def _check_replaceable(folder: Path) -> None:
-    if folder.is_file():
-        raise InputError(f"{folder} is a file, but the sample needs a folder there: move it away.")
-    for entry in sorted(folder.iterdir()) if folder.exists() else ():
-        if entry.name not in SAMPLE_PATIENTS or not entry.is_dir():
-            raise InputError(
-                f"{folder} holds {entry.name!r}, which drawing the sample would delete: move what "
-                "is yours away, or draw the sample into another folder (SAMPLE_PATH)."
-            )
 
 
 def _write_patches(folder: Path, slide: Image, labels: Labels) -> None:
@@ -201,7 +186,7 @@ def _add_nuclei(rng: Generator, nuclei: Field, kind: Cells, density: Field, alon
     elongation = kind.elongation * np.exp(rng.normal(0, kind.variation, count))
     stain = kind.stain * rng.uniform(0.7, 1.25, count)
 
-    # All nuclei at once, for speed: a square of points about each, of which those inside count.
+    # All nuclei at once: a square of points about each, of which those inside count.
     reach = math.ceil(1.3 * kind.diameter * FINE / PIXEL)
     down, right = np.indices((2 * reach + 1, 2 * reach + 1)).reshape(2, -1) - reach
     lengthwise = np.outer(np.cos(angle), right) + np.outer(np.sin(angle), down)

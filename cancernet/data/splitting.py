@@ -14,14 +14,13 @@ from typing import TYPE_CHECKING
 from cancernet.cli import InputError
 
 if TYPE_CHECKING:
-    from cancernet.data.originals import Patch
+    from cancernet.data.patch import Patch
 
 SPLITS = ("training", "validation", "testing")
 PUBLISHED_TABLE = Path(__file__).parent / "published.csv"
 
 # The search for a patient split: random beginnings, and the changes tried from each. With 279
-# patients it ends after 0.2 s, at most 0.02 % of the patches from the fractions (12 seeds tried);
-# ten beginnings get to 0.01 % and take longer than all else that is not reading and writing.
+# patients it ends after 0.2 s, at most 0.02 % of the patches from the fractions (12 seeds tried).
 BEGINNINGS = 3
 TRIES_PER_PATIENT = 200
 MOST_TRIES = 10_000
@@ -29,8 +28,7 @@ MOST_TRIES = 10_000
 # What a split without one of the classes adds to the distance: more than any chi-square can be.
 MISSING_CLASS = 1e12
 
-# (benign, malignant) patches of a patient.
-Counts = tuple[int, int]
+Counts = tuple[int, int]  # Benign and malignant patches of a patient.
 
 
 @dataclass(frozen=True)
@@ -70,12 +68,8 @@ def assign_splits(
 ) -> dict[str, str]:
     """Gives every patch, by its source, a split; the order of the patches does not matter.
 
-    Args:
-        patches: All patches.
-        method: "image", "patient" or "published".
-        train_split: Share of the whole that is for training and validation.
-        val_split: Share of that part which is for validation.
-        seed: Same seed, same split.
+    `method` is "image", "patient" or "published"; `train_split` the share of the whole that is for
+    training and validation, `val_split` that of this part which is for validation.
     """
     if method == "image":
         sources = [patch.source for patch in patches]
@@ -86,7 +80,7 @@ def assign_splits(
         fractions = split_fractions(train_split, val_split)
         split_of_patient = split_patients(counts, fractions=fractions, seed=seed)
     else:
-        split_of_patient = split_as_published({patch.patient for patch in patches})
+        split_of_patient = split_as_published(patch.patient for patch in patches)
     return {patch.source: split_of_patient[patch.patient] for patch in patches}
 
 
@@ -126,16 +120,12 @@ def split_patients(
 
 
 def _check_enough(counts: Mapping[str, Counts]) -> None:
-    of_class = [{patient for patient in counts if counts[patient][label]} for label in (0, 1)]
-    for patients, what in (
-        (counts.keys(), ""),
-        (of_class[0], " with benign patches"),
-        (of_class[1], " with malignant patches"),
-    ):
+    for label, what in enumerate(("benign", "malignant")):
+        patients = sorted(patient for patient in counts if counts[patient][label])
         if len(patients) < len(SPLITS):
-            names = ", ".join(map(repr, sorted(patients)))
+            names = ", ".join(patients)
             raise InputError(
-                f"Found {len(patients)} patient{'s' * (len(patients) != 1)}{what} ({names}): three "
+                f"Found {len(patients)} patients with {what} patches ({names}): three "
                 "splits that share no patient and hold both classes need at least 3. Add patients, "
                 "or see --split image, whose metrics flatter."
             )
@@ -150,13 +140,9 @@ def _approach(
     expected = [share * whole for whole in wholes for share in shares]
     place_of = dict(zip(patients, generator.choices(places, shares, k=len(patients)), strict=True))
     totals = [0] * len(expected)  # By class and split, one after the other.
-
-    def add(totals: list[int], patient: str, place: int, sign: int) -> None:
-        for label, patches in enumerate(counts[patient]):
-            totals[label * len(SPLITS) + place] += sign * patches
-
     for patient, place in place_of.items():
-        add(totals, patient, place, 1)
+        for label, patches in enumerate(counts[patient]):
+            totals[label * len(SPLITS) + place] += patches
     distance = _distance(totals, expected)
     for _ in range(min(MOST_TRIES, TRIES_PER_PATIENT * len(patients))):
         first, second = generator.sample(patients, 2)
@@ -165,8 +151,9 @@ def _approach(
             changes = {first: generator.choice(places)}
         changed = totals.copy()
         for patient, place in changes.items():
-            add(changed, patient, place_of[patient], -1)
-            add(changed, patient, place, 1)
+            for label, patches in enumerate(counts[patient]):
+                changed[label * len(SPLITS) + place_of[patient]] -= patches
+                changed[label * len(SPLITS) + place] += patches
         if (new_distance := _distance(changed, expected)) < distance:
             distance, totals = new_distance, changed
             place_of |= changes

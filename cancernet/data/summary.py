@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from cancernet.data.dataset import Dataset
-from cancernet.data.originals import SECOND_COPY_REASON, Exclusion, Patch
-from cancernet.data.patch import LAYOUT, PATCH_SIDE, PatchFacts, read_facts
+from cancernet.data.originals import Exclusion
+from cancernet.data.patch import LAYOUT, PATCH_SIDE, Patch, read_facts
 from cancernet.data.patients import described
-from cancernet.data.splitting import PublishedPatient, read_published
+from cancernet.data.splitting import SPLITS, read_published
 
 MISSING_SHOWN = 5
 
@@ -19,14 +19,13 @@ def lines(data: Dataset, patches: Sequence[Patch], exclusions: Sequence[Exclusio
 
     `patches` are the files that were to be used, `exclusions` those left out before the copying.
     """
-    published = read_published()
     return [
         "",
         *split_table(data.build["splits"]),
         "",
-        *method_lines(data.build, patches, published),
+        *method_lines(data.build, patches),
         *exclusion_lines(exclusions, patches),
-        *coverage_lines(patches, exclusions, published),
+        *coverage_lines(patches, exclusions),
     ]
 
 
@@ -48,8 +47,7 @@ def exclusion_lines(exclusions: Sequence[Exclusion], patches: Sequence[Patch]) -
         reasons = Counter(exclusion.reason for exclusion in exclusions).most_common()
         listed = ", ".join(f"{reason} {count:,}" for reason, count in reasons)
         lines.append(f"{len(exclusions):,} files left out, see excluded.csv: {listed}.")
-    odd = sum((patch.width, patch.height) != (PATCH_SIDE, PATCH_SIDE) for patch in patches)
-    if odd:
+    if odd := sum(patch.size != (PATCH_SIDE, PATCH_SIDE) for patch in patches):
         lines.append(
             f"{odd:,} patches used are not {PATCH_SIDE} x {PATCH_SIDE} pixels: "
             "training stretches them, as published."
@@ -57,9 +55,7 @@ def exclusion_lines(exclusions: Sequence[Exclusion], patches: Sequence[Patch]) -
     return lines
 
 
-def method_lines(
-    build: Mapping[str, Any], patches: Sequence[Patch], published: Mapping[str, PublishedPatient]
-) -> list[str]:
+def method_lines(build: Mapping[str, Any], patches: Sequence[Patch]) -> list[str]:
     """Says what the reader of the metrics must know about the chosen split."""
     patients = {patch.patient for patch in patches}
     told = described(patches, build.get("layout", LAYOUT.text))
@@ -71,48 +67,41 @@ def method_lines(
         ]
     lines = [f"No patient, file name or content stands in two splits ({told})."]
     if build["method"] == "published":
-        listed = {patient: facts.split for patient, facts in published.items() if facts.split}
-        unlisted = len(patients - listed.keys())
+        listed = {patient: facts.split for patient, facts in read_published().items()}
+        unlisted = sum(listed.get(patient) is None for patient in patients)
         lines.append(f"{unlisted:,} patients in no published list went to training.")
-        for split, counts in build["splits"].items():
+        for split in SPLITS:
             of_split = {patient for patient in listed if listed[patient] == split}
             missing = f"{len(of_split - patients)} of its {len(of_split)} published patients"
-            if counts["patches"] == 0:
+            if build["splits"][split]["patches"] == 0:
                 lines.append(f"The {split} split stays empty: {missing} are missing.")
             elif of_split - patients:
                 lines.append(f"The {split} split lacks {missing}.")
     return lines
 
 
-def coverage_lines(
-    patches: Iterable[Patch],
-    exclusions: Iterable[Exclusion],
-    published: Mapping[str, PublishedPatient],
-) -> list[str]:
+def coverage_lines(patches: Iterable[Patch], exclusions: Iterable[Exclusion]) -> list[str]:
     """Compares what was found, used or not, with the published counts of the real download."""
-    found: list[Patch | PatchFacts] = [
-        *patches,
-        *(read_facts(Path(e.source)) for e in exclusions if e.reason != SECOND_COPY_REASON),
-    ]
+    found = [*patches, *(read_facts(Path(exclusion.source)) for exclusion in exclusions)]
     places = {(each.patient, each.label, each.x, each.y) for each in found if each.x is not None}
     counts = Counter(patient for patient, *_ in places)
     expected = {
         patient: facts.benign + facts.malignant
-        for patient, facts in published.items()
+        for patient, facts in read_published().items()
         if facts.benign is not None and facts.malignant is not None
     }
     present = expected.keys() & counts.keys()
     if not present:
         return []
-    line = (
+    lines = [
         f"Of the public download: {len(present):,} of {len(expected):,} patients, "
         f"{sum(counts[patient] for patient in present):,} of {sum(expected.values()):,} patches"
-    )
-    lines = []
-    absent = sorted(expected.keys() - present)
-    incomplete = sorted(patient for patient in present if counts[patient] != expected[patient])
-    for kind, which in (("missing", absent), ("incomplete", incomplete)):
+    ]
+    incomplete = [patient for patient in present if counts[patient] != expected[patient]]
+    for kind, which in (("missing", expected.keys() - present), ("incomplete", incomplete)):
         if which:
-            shown = ", ".join(which[:MISSING_SHOWN]) + (", ..." if which[MISSING_SHOWN:] else "")
-            lines.append(f"  {len(which):,} patients {kind} ({shown}).")
-    return [line + (":" if lines else "."), *lines]
+            shown = ", ".join(sorted(which)[:MISSING_SHOWN])
+            more = ", ..." if len(which) > MISSING_SHOWN else ""
+            lines.append(f"  {len(which):,} patients {kind} ({shown}{more}).")
+    lines[0] += ":" if lines[1:] else "."
+    return lines
