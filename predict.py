@@ -10,10 +10,10 @@ Results go to stdout as CSV, maps to --output, all else to stderr.
 import argparse
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from cancernet import cli, config, files, settings
 
@@ -26,12 +26,8 @@ def parse_arguments() -> argparse.Namespace:
         description="Predict with a trained model: CSV on stdout, maps of the slides in --output."
     )
     add = parser.add_argument
-    add(
-        "paths",
-        nargs="+",
-        metavar="PATH",
-        help="a patch, a folder, a large image, a whole slide; or a pattern",
-    )
+    named = "a patch, a folder, a large image, a whole slide; or a pattern"
+    add("paths", nargs="+", metavar="PATH", help=named)
     model = "a .keras or .h5 file (default: that of train_model.py, else the bundled one)"
     add("--model", type=Path, metavar="FILE", help=model)
     maps = f"where maps go (default: {config.OUTPUT_PATH}/predictions)"
@@ -53,66 +49,60 @@ def say(*lines: str) -> None:
 
 
 @contextmanager
-def open_csv(path: Path | None) -> Iterator[Callable[[Iterable[Sequence[object]]], None]]:
-    """Opens stdout, or a file that is there whole or not at all; yields what writes rows to it."""
+def open_csv(path: Path | None) -> Iterator[TextIO]:
+    """Opens stdout, or a file that is there whole or not at all."""
     as_text: Any = {"encoding": "utf-8", "errors": "backslashreplace", "newline": ""}
-    with ExitStack() as opened:
-        if path:
-            beside = opened.enter_context(files.replacing(path.resolve()))  # Not a link.
-            stream = opened.enter_context(beside.open("w", **as_text))
-        else:
-            stream = sys.stdout
-            stream.reconfigure(**as_text)  # type: ignore[union-attr]
-
-        def write(rows: Iterable[Sequence[object]]) -> None:
-            files.write_rows(stream, rows)
-            stream.flush()
-
-        yield write
+    if path is None:
+        sys.stdout.reconfigure(**as_text)  # type: ignore[union-attr]
+        yield sys.stdout
+        return
+    target = path.resolve()  # A link stays one.
+    with files.replacing(target) as beside, beside.open("w", **as_text) as file:
+        yield file
 
 
-def predict(predictor: Any, atlas: Any, found: Any, options: settings.Settings) -> list[bool]:
-    """Writes a row per patch, and draws; tells of each patch whether it is predicted malignant."""
+def predict(predictor: Any, atlas: Any, named: Sequence[str], options: Any) -> tuple[int, int]:
+    """Writes a row per patch, and draws; counts the patches, and those predicted malignant."""
     from cancernet.prediction.done import Done
     from cancernet.prediction.inputs import nothing_usable
-    from cancernet.prediction.scored import HEADER, in_context
+    from cancernet.prediction.scored import HEADER, group
 
     limits = {name: vars(options)[name] for name in ("mpp", "min_side", "max_pixels")}
     made_with = limits | {"symmetries": options.symmetries}
-    done = Done(
-        atlas.folder / "done", predictor.path, again=options.again or options.explain, **made_with
-    )
-    with open_csv(options.csv) as write:
-        write([HEADER])
-        # 1. Patches
-        patches = predictor.score_files(found.patches, found.images)
-        malignant = []
-
-        # 2. Larger images, cut into patches one after the other
-        for slide in predictor.score_images(found.images, found.problems, done, **limits):
-            if not slide.name:  # Patches in other files than training reads.
-                patches += slide.rows
-                continue
-            write(row.row for row in slide.rows)
-            malignant += [row.malignant for row in slide.rows]
+    again = options.again or options.explain
+    done = Done(atlas.folder / "done", predictor.path, again=again, **made_with)
+    number = malignant = 0
+    with open_csv(options.csv) as file:
+        files.write_rows(file, [HEADER])
+        # 1. Files: larger images are cut into patches one after the other
+        for slide in predictor.score(named, done, **limits):
+            files.write_rows(file, slide.rows())
+            file.flush()
+            number += len(slide)
+            malignant += slide.malignant.sum()
             atlas.draw(slide)
 
-        # 3. The slides that patches of all kinds of files make up, and what speaks for malignant
-        patches = in_context(patches, predictor.metadata.context)
-        write(patch.row for patch in patches)
-        malignant += [patch.malignant for patch in patches]
-        atlas.draw_patches(patches)
+        # 2. The slides that patches from files of their own make up
+        slides = group(predictor.patches, predictor.metadata)
+        rows = {row[0]: row for slide in slides for row in slide.rows()}
+        files.write_rows(file, (rows[patch] for patch in predictor.patches))
+        file.flush()
+        number += len(rows)
+        malignant += sum(slide.malignant.sum() for slide in slides)
+        atlas.draw_patches(slides)
+
+        # 3. The page, and what speaks for malignant
         atlas.close()
         atlas.explain()
-        if not malignant and found.problems:
-            raise nothing_usable(found.problems)
-    return malignant
+        if not number and predictor.problems:
+            raise nothing_usable(predictor.problems)
+    return number, malignant
 
 
-def report(malignant: Sequence[bool], atlas: Any, problems: Sequence[Any]) -> None:
+def report(patches: int, malignant: int, atlas: Any, problems: Sequence[Any]) -> None:
     """Says how many patches were scored, where maps are, and which files were left out."""
-    share = f" ({sum(malignant) / len(malignant):.1%})" if malignant else ""
-    say(f"Patches: {len(malignant):,}, predicted malignant: {sum(malignant):,}{share}")
+    share = f" ({malignant / patches:.1%})" if patches else ""
+    say(f"Patches: {patches:,}, predicted malignant: {malignant:,}{share}")
     if atlas.taken:
         first = ", see predictions.html first" if atlas.album.slides else ""
         say(f"Maps: {atlas.folder}{first}")
@@ -132,7 +122,7 @@ def main() -> None:
     # What is named, and the model: what can be refused at once is.
     if options.csv:
         files.check_copy(options.csv, option="--csv", begins=b"file")
-    found = inputs.find(options.paths, max_pixels=options.max_pixels)
+    named, closed = inputs.find(options.paths)
     trained = options.output / "cancernet.keras"
     saved = model.read(model.find(options.model, [trained, model.BUNDLED]))
 
@@ -147,15 +137,17 @@ def main() -> None:
         average_symmetries=options.symmetries,
         keep_examples=options.explain,
     )
+    predictor.problems += closed
     say(*model.describe(saved, average_symmetries=options.symmetries))
     atlas = Atlas(options.maps or options.output / "predictions", predictor)
-    if found.drawable or options.explain:
+    # Where a patient or a slide is known there will be something to draw.
+    if options.maps or options.explain or any(inputs.read_source(file).slide for file in named):
         atlas.open()
 
     with explained([], batch_size=options.batch_size):
-        malignant = predict(predictor, atlas, found, options)
-    report(malignant, atlas, found.problems)
-    if found.problems:
+        number, malignant = predict(predictor, atlas, named, options)
+    report(number, malignant, atlas, predictor.problems)
+    if predictor.problems:
         sys.exit(cli.PARTLY_DONE)
 
 

@@ -142,12 +142,13 @@ def main() -> None:
         baseline = baselines.score(data, reading)
         seconds["baselines"] = lap()
         about = {"config": options.constants, "seconds": seconds, "notes": notes + more}
-        metrics = report.make_metrics(data, probabilities, decision, baseline, **about)
+        scores = context.score(data, probabilities, decision)
+        metrics = report.make_metrics(data, scores, decision, baseline, **about)
 
         # 5. Report
         with run.finish(fused.stock(model), decision, recipe.name, data.sample) as folder:
-            report.write(folder, data, probabilities, decision, metrics, run.rows)
-        print(report.as_text(metrics, data, probabilities))
+            report.write(folder, data, scores, metrics, run.rows)
+        print(report.as_text(metrics, data, scores))
         print(f"\nModel, metrics and report: {options.output}, see report.html first")
 
 

@@ -127,7 +127,7 @@ def measure(form: str, folds: Folds) -> dict[str, dict[str, Any]]:
                 "patches": len(labels),
                 "malignant": labels.mean(),
                 "roc_auc": metrics.roc_auc(labels, values),
-                "balanced_accuracy": confusion.balanced_accuracy,
+                "balanced_accuracy": confusion.rates()["balanced_accuracy"],
                 "ece": metrics.expected_calibration_error(labels, values),
                 "cross_entropy": metrics.cross_entropy(labels, values),
             }

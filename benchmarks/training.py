@@ -79,14 +79,14 @@ def measure(
     decision, _ = calibration.fit_decision(fitted, validation, measure="balanced_accuracy")
     labels = splits["testing"].labels
     chosen, at_half = (
-        metrics.confusion(labels, testing, threshold=threshold)
+        metrics.confusion(labels, testing, threshold=threshold).rates()
         for threshold in (decision.threshold, 0.5)
     )
     recalibrated = calibration.recalibrate(testing, decision.recalibration)
     return {
         "roc_auc": metrics.roc_auc(labels, testing),
-        "balanced_accuracy": chosen.balanced_accuracy,
-        "balanced_accuracy_at_0.5": at_half.balanced_accuracy,
+        "balanced_accuracy": chosen["balanced_accuracy"],
+        "balanced_accuracy_at_0.5": at_half["balanced_accuracy"],
         "ece": metrics.expected_calibration_error(labels, testing),
         "ece_recalibrated": metrics.expected_calibration_error(labels, recalibrated),
     }

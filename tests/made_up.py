@@ -9,7 +9,7 @@ import numpy as np
 
 from cancernet.data.dataset import Dataset, Row, count_splits
 from cancernet.data.originals import Exclusion
-from cancernet.evaluation import page, report
+from cancernet.evaluation import context, page, report
 from cancernet.evaluation.calibration import Decision, Recalibration
 from cancernet.evaluation.context import Context, Scores
 
@@ -83,10 +83,9 @@ def make_metrics(
 ) -> dict[str, Any]:
     """The content of metrics.json."""
     every = {"colour": None, "patient_identity": None} | dict(baselines or {})
-    seconds = {"training": 12.5}
-    return report.make_metrics(
-        data, probabilities, decision, every, config=CONFIG, seconds=seconds, notes=notes
-    )
+    scores = context.score(data, probabilities, decision)
+    settings: dict[str, Any] = {"config": CONFIG, "seconds": {"training": 12.5}, "notes": notes}
+    return report.make_metrics(data, scores, decision, every, **settings)
 
 
 def write_page(

@@ -65,12 +65,12 @@ def test_the_sheet_shows_every_patch_and_the_notice(tmp_path, monkeypatch, patch
         savefig(figure, *arguments, **settings)
 
     monkeypatch.setattr(Figure, "savefig", recorded)
-    images = np.random.default_rng(1).random((patches, 48, 48, 3)).astype(np.float32)
-    evidence = np.zeros((patches, 12, 12), np.float32)
-    captions = [f"$0.5 \N{CJK UNIFIED IDEOGRAPH-75C5} {index}" for index in range(patches)]
-    draw_sheet(tmp_path / "sheet.png", images, evidence, captions, sample=sample)
+    images = np.random.default_rng(1).random((patches, 4, 4, 3)).astype(np.float32)
+    name = "$0.5 \N{CJK UNIFIED IDEOGRAPH-75C5}.png"
+    examples = [(name, np.float32(n / 10), image) for n, image in enumerate(images)]
+    draw_sheet(tmp_path / "sheet.png", spotter([1.0, 3.0]), examples, sample=sample)
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.format == "PNG"
     shown = [axes.get_title() for axes in figures[0].axes if axes.images]
-    assert shown == [f"$0.5 ? {index}" for index in range(patches)]
+    assert shown == [f"{n / 10:.2f}  $0.5 ?.png" for n in range(patches)]
     assert (SAMPLE_NOTICE in figures[0].texts[0].get_text()) == sample

@@ -17,7 +17,6 @@ from cancernet.prediction import model
 
 RAN = Path("ran")  # What code in a model file would leave behind, were it run.
 IMAGES = np.random.default_rng(4).random((3, 8, 16, 3), np.float32)
-METADATA = {"threshold": 0.25, "sample": True}
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +48,8 @@ def with_metadata(saved, folder, **changes):
     path = folder / "copy.keras"
     path.write_bytes(saved.read_bytes())
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    content = METADATA | {"sha256": digest, "recalibration": None} | changes
-    (folder / "cancernet.json").write_text(json.dumps(content))
+    content = {"threshold": 0.25, "sample": True, "sha256": digest, "recalibration": None}
+    (folder / "cancernet.json").write_text(json.dumps(content | changes))
     return path
 
 
@@ -66,21 +65,6 @@ def test_a_saved_network_predicts_as_keras_loads_it(saved):
     np.testing.assert_array_equal(found.predict(IMAGES, verbose=0), expected)
 
 
-def test_a_network_with_the_colours_first_is_read_with_the_colours_last(tmp_path):
-    keras.config.set_image_data_format("channels_first")
-    try:
-        keras.utils.set_random_seed(5)
-        network = CancerNet.build(16, 8, 3, 2)
-        network.save(tmp_path / "first.keras")
-        expected = network(IMAGES.transpose(0, 3, 1, 2), training=False)
-        opened = model.read(tmp_path / "first.keras")
-        found = model.load(opened)  # Whatever Keras is set to.
-    finally:
-        keras.config.set_image_data_format("channels_last")
-    assert opened.image_size == (8, 16)
-    np.testing.assert_allclose(found.predict(IMAGES, verbose=0), expected, rtol=1e-5)
-
-
 def leave_a_trace(images):
     RAN.touch()
     return images
@@ -89,7 +73,6 @@ def leave_a_trace(images):
 FOREIGN_LAYERS = {
     "lambda": lambda: keras.layers.Lambda(leave_a_trace),
     "nested": lambda: keras.Sequential([keras.layers.Lambda(leave_a_trace)]),
-    "plain": keras.layers.ReLU,
 }
 
 
@@ -106,43 +89,25 @@ def test_another_network_is_refused_and_nothing_of_it_is_run(tmp_path, monkeypat
     assert not RAN.exists()
 
 
-def changed_size(height, width, channels=3):
-    def change(layers):
-        layers[0]["config"]["batch_shape"] = [None, height, width, channels]
-
-    return change
-
-
 def set_layer(kind, **settings):
+    """Changes the configuration of the last layer of a kind."""
+
     def change(layers):
-        layer = next(each for each in layers if each["class_name"] == kind)
+        layer = next(each for each in reversed(layers) if each["class_name"] == kind)
         layer["config"] |= settings
-
-    return change
-
-
-def set_last(activation):
-    def change(layers):
-        layers[-1]["config"]["activation"] = activation
 
     return change
 
 
 # What a file is rewritten with, changed in its description or in its members, and what is said.
 BAD_FILES = {
-    "another activation": (set_layer("Activation", activation="tanh"), {}, "'tanh'.*'relu'"),
-    "another epsilon": (set_layer("BatchNormalization", epsilon=0.1), {}, "0.1.*0.001"),
+    "epsilon": (set_layer("BatchNormalization", epsilon=0.1), {}, "0.1.*0.001"),
     "a layer less": (lambda layers: layers.pop(), {}, "a layer None"),
-    "more pixels": (changed_size(16, 16), {}, "could not be loaded"),
-    "grey": (changed_size(8, 16, 1), {}, "it takes images of .* 1"),
-    "any size": (changed_size(None, None), {}, "it takes images of"),
-    "huge": (changed_size(10**9, 10**9), {}, "it takes images of"),
-    "no softmax": (set_last("linear"), {}, "'linear'.*'softmax'"),
-    "sigmoids": (set_last("sigmoid"), {}, "'sigmoid'.*'softmax'"),
-    "no shape": (lambda layers: layers[0].pop("config"), {}, "is no CancerNet"),
+    "more pixels": (set_layer("InputLayer", batch_shape=[None, 16, 16, 3]), {}, "not be loaded"),
+    "any size": (set_layer("InputLayer", batch_shape=[None] * 4), {}, "is no CancerNet"),
+    "sigmoids": (set_layer("Activation", activation="sigmoid"), {}, "'sigmoid'.*'softmax'"),
     "words": (lambda layers: layers.insert(3, "words"), {}, "is no CancerNet"),
     "weights": (None, {"model.weights.h5": b"no HDF5"}, "damaged"),
-    "broken": (None, {"config.json": b"{"}, "damaged"),
     "deep": (None, {"config.json": b"[" * 100_000}, "damaged"),
 }
 
@@ -158,9 +123,7 @@ def test_what_is_no_archive_is_one_message(saved, tmp_path):
     for name, data in {
         "text.keras": b"no zip",
         "cut.keras": saved.read_bytes()[:-100],
-        "empty.keras": b"PK\5\6" + bytes(18),
         "cut.h5": b"\x89HDF\r\n\x1a\n and nothing else",
-        "text.model": b"no HDF5",
     }.items():
         (tmp_path / name).write_bytes(data)
         with pytest.raises(InputError, match=f"{name} is no model of train_model.py"):
@@ -209,10 +172,6 @@ def test_hdf5_of_another_network_is_refused(tmp_path):
     network.save(tmp_path / "other.h5")
     with pytest.raises(InputError, match=r"'sigmoid'.*'softmax'.*save_weights"):
         model.load(model.read(tmp_path / "other.h5"))
-    with h5py.File(tmp_path / "other.h5", "r+") as file:
-        del file.attrs["model_config"], file["model_weights"]
-    with pytest.raises(InputError, match=r"other\.h5 is no model"):
-        model.load(model.read(tmp_path / "other.h5"))
 
 
 def test_what_a_description_says_beside_its_layers_is_never_made(saved, tmp_path):
@@ -240,28 +199,21 @@ def test_the_model_is_chosen_in_the_stated_order(tmp_path):
 # --- Metadata -------------------------------------------------------------------------------------
 
 
-def test_metadata_are_those_of_training(saved, tmp_path):
+def test_metadata_are_those_of_training_and_refused_where_they_do_not_fit(saved, tmp_path):
     line = {"slope": 0.5, "intercept": -1.25}
     opened = model.read(with_metadata(saved, tmp_path, recalibration=line))
     assert opened.metadata == model.Metadata(0.25, Recalibration(0.5, -1.25), sample=True)
     assert not opened.alone
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
+    for changes, words in (
         ({"sha256": "0" * 64}, "another model"),
-        ({"threshold": None}, "TypeError"),
-        ({"threshold": float("nan")}, "NaN or infinite"),
         ({"threshold": "high"}, "ValueError"),
         ({"recalibration": 3}, "TypeError"),
-        ({"recalibration": {"slope": float("inf"), "intercept": 0.0}}, "NaN or infinite"),
-    ],
-)
-def test_metadata_that_do_not_fit_are_refused(saved, tmp_path, changes, words):
-    path = with_metadata(saved, tmp_path, **changes)
-    with pytest.raises(InputError, match=rf"cancernet\.json does not say.*copy\.keras.*{words}"):
-        model.read(path)
+    ):
+        path = with_metadata(saved, tmp_path, **changes)
+        with pytest.raises(
+            InputError, match=rf"cancernet\.json does not say.*copy\.keras.*{words}"
+        ):
+            model.read(path)
 
 
 # --- Symmetries -----------------------------------------------------------------------------------

@@ -11,13 +11,10 @@ from cancernet.evaluation.calibration import Decision
 from cancernet.evaluation.context import Scores
 from cancernet.evaluation.plots import plot_history, plot_scores
 
-
-def history(*areas):
-    return [
-        {"epoch": epoch, "loss": 0.9 / epoch, "accuracy": 1 - 0.5 / epoch, "val_roc_auc": area}
-        | {"val_loss": 1.0 / epoch, "val_accuracy": 1 - 0.6 / epoch}
-        for epoch, area in enumerate(areas, start=1)
-    ]
+# By hand: at 0.5 one of two malignant patches is found, one of three benign predicted malignant.
+LABELS = (0, 0, 0, 1, 1)
+PROBABILITIES = np.array([0.1, 0.2, 0.7, 0.4, 0.9], dtype=np.float32)
+HALVES = PROBABILITIES / np.float32(2)
 
 
 @pytest.fixture
@@ -51,18 +48,16 @@ def assert_notice(figure, sample):
 
 @pytest.mark.parametrize(
     ("areas", "best", "sample"),
-    [
-        ((0.9,), 1, True),
-        ((0.7, 0.9, 0.8), 2, False),
-        ((0.9, 0.7, 0.8), 1, False),
-        ((0.7, 0.9, 0.9), 2, False),
-        ((0.9,) * 40, 1, True),
-    ],
+    [((0.9,), 1, True), ((0.7, 0.9, 0.9, 0.8), 2, False), ((0.9,) * 40, 1, True)],
 )
 def test_history_has_whole_epochs_the_values_and_the_epoch_that_is_kept(
     tmp_path, drawn, areas, best, sample
 ):
-    rows = history(*areas)
+    rows = [
+        {"epoch": epoch, "loss": 0.9 / epoch, "accuracy": 1 - 0.5 / epoch, "val_roc_auc": area}
+        | {"val_loss": 1.0 / epoch, "val_accuracy": 1 - 0.6 / epoch}
+        for epoch, area in enumerate(areas, start=1)
+    ]
     plot_history(rows, tmp_path / "plot.png", weighted=sample, sample=sample)
     with Image.open(tmp_path / "plot.png") as image:
         assert (image.format, image.size) == ("PNG", (1320, 540))
@@ -70,22 +65,12 @@ def test_history_has_whole_epochs_the_values_and_the_epoch_that_is_kept(
     assert ("class-weighted" in drawn[0].axes[0].get_ylabel()) is sample
     for axes, measure in zip(drawn[0].axes, ("loss", "accuracy"), strict=True):
         assert measure in axes.get_ylabel()
-        ticks = axes.get_xticks()
-        assert all(tick == round(tick) for tick in ticks)
-        assert any(1 <= tick <= len(areas) for tick in ticks)
+        assert all(tick == round(tick) for tick in axes.get_xticks())
         shown = lines(axes)
-        assert list(shown) == ["training", "validation", "best epoch, kept"]
         for label, name in (("training", measure), ("validation", f"val_{measure}")):
             expected = [[row["epoch"], row[name]] for row in rows]
             assert shown[label].get_xydata().tolist() == expected
         assert list(shown["best epoch, kept"].get_xdata()) == [best, best]
-
-
-# By hand: at 0.5 one of two malignant patches is found, one of three benign predicted malignant.
-LABELS = (0, 0, 0, 1, 1)
-PROBABILITIES = np.array([0.1, 0.2, 0.7, 0.4, 0.9], dtype=np.float32)
-PICTURES = ["confusion_matrix.png", "roc.png", "precision_recall.png", "calibration.png"]
-HALVES = PROBABILITIES / np.float32(2)
 
 
 def plot(folder, labels=LABELS, *, sample=False, calibrated=HALVES):
@@ -97,40 +82,29 @@ def plot(folder, labels=LABELS, *, sample=False, calibrated=HALVES):
 
 
 @pytest.mark.parametrize("sample", [True, False])
-def test_scores_are_four_pictures_and_confusion_matrices_hold_the_counts(tmp_path, drawn, sample):
+def test_matrices_hold_the_counts_and_thresholds_lie_on_the_curves(tmp_path, drawn, sample):
     plot(tmp_path, sample=sample)
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(PICTURES)
     for figure in drawn:
         assert_notice(figure, sample)
         assert all(axes.get_ylabel() for axes in figure.axes)
         assert figure.axes[-1].get_xlabel()
-    for figure in drawn[1:]:
-        assert figure.axes[0].get_title() == "testing, 2 patients, 5 patches"
     half, chosen = drawn[0].axes
     for axes, counts in ((half, "2111"), (chosen, "2102")):  # Row by row: benign, malignant.
         assert [text.get_text().split("\n")[0] for text in axes.texts] == list(counts)
         assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted", "truly")
         for ticks in (axes.get_xticklabels(), axes.get_yticklabels()):
             assert [tick.get_text() for tick in ticks] == ["benign", "malignant"]
-    assert half.texts[1].get_text() == "1\n33.3% of row"
-    assert chosen.get_title() == "validation threshold 0.250"
-
-
-def test_thresholds_lie_on_the_curves(tmp_path, drawn):
-    plot(tmp_path)
     (roc,), (recall,) = drawn[1].axes, drawn[2].axes
-    for axes, half, chosen in (
+    for axes, at_half, at_chosen in (
         (roc, (1 / 3, 1 / 2), (1 / 3, 1)),
         (recall, (1 / 2, 1 / 2), (1, 2 / 3)),
     ):
+        assert axes.get_title() == "testing, 2 patients, 5 patches"
         marks = lines(axes)
-        assert marks["threshold 0.5"].get_xydata()[0] == pytest.approx(half)
-        assert marks["validation threshold 0.250"].get_xydata()[0] == pytest.approx(chosen)
-    curve = lines(roc)["network, area 0.833"].get_xydata()
-    assert (curve[0].tolist(), curve[-1].tolist()) == ([0, 0], [1, 1])
-    assert [1 / 3, 1] in curve.tolist()
-    assert lines(recall)["network, average precision 0.833"].get_drawstyle() == "steps-post"
-    assert "prevalence 0.400" in lines(recall)
+        assert marks["threshold 0.5"].get_xydata()[0] == pytest.approx(at_half)
+        assert marks["validation threshold 0.250"].get_xydata()[0] == pytest.approx(at_chosen)
+    assert [1 / 3, 1] in lines(roc)["network, area 0.833"].get_xydata().tolist()
+    assert {"network, average precision 0.833", "prevalence 0.400"} <= lines(recall).keys()
 
 
 def test_calibration_shows_raw_and_recalibrated_and_the_patches_of_each_bin(tmp_path, drawn):

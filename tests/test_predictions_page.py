@@ -8,47 +8,29 @@ import re
 import made_up
 import numpy as np
 import pytest
+from made_slides import make_noise
 from PIL import Image
 
 from cancernet.cli import SAMPLE_NOTICE
 from cancernet.prediction import page
-from cancernet.prediction.page import Album, Slide
+
+FIGURES = {"malignant_share": 0.125, "malignant_area_mm2": 1.5, "roc_auc": 0.5}
 
 
-def make_slide(name="slide.svs", *, rows=8, columns=12, side=10, files=False, noise=0):
-    """A slide with a patch in most cells, skipped ones in its first row, and holes in both."""
-    rng = np.random.default_rng(rows)
-    skipped = np.zeros((rows, columns), bool)
-    skipped[0] = rng.random(columns) < 0.8
-    row, column = np.nonzero(~skipped & (rng.random((rows, columns)) < 0.8))
-    probability, calibrated, in_context = rng.random((3, len(row))).astype(np.float32)
-    in_context[: len(row) // 4] = np.nan
-    labels = rng.integers(0, 2, len(row)) if files else np.full(len(row), -1)
-    colours = rng.integers(100, 256, (rows, columns, 3)).repeat(side, axis=0).repeat(side, axis=1)
+def tissue_of(slide, *, side=10, noise=0):
+    """A colour in each cell."""
+    rng = np.random.default_rng(1)
+    colours = rng.integers(150, 256, (*slide.shape, 3)).repeat(side, axis=0).repeat(side, axis=1)
     colours = colours + rng.integers(-noise, noise + 1, colours.shape)
-    return Slide(
-        name,
-        column,
-        row,
-        probability,
-        calibrated,
-        in_context,
-        labels,
-        [f"p/{label}/<i>{n}.png" for n, label in enumerate(labels)] if files else None,
-        np.clip(colours, 0, 255).astype(np.uint8),
-        skipped,
-        {"malignant_share": 0.125, "malignant_area_mm2": 1.5, "largest_focus_mm": None},
-    )
+    return np.clip(colours, 0, 255).astype(np.uint8)
 
 
-def write(folder, *slides, context_threshold=0.375, model="cancernet.keras", sample=False):
-    album = Album()
+def write(folder, *slides, model="cancernet.keras", **looks):
+    album = page.Album()
     for slide in slides:
-        album.add(slide)
-    path = folder / "predictions.html"
-    thresholds = {"threshold": 0.5, "context_threshold": context_threshold}
-    album.write(path, **thresholds, model=model, sample=sample)
-    return path
+        album.add(slide, tissue_of(slide, **looks), FIGURES)
+    album.write(folder / "predictions.html", threshold=0.5, model=model)
+    return folder / "predictions.html"
 
 
 def embedded(path):
@@ -63,8 +45,8 @@ def pictures(path):
 
 
 def test_the_page_says_what_it_shows_and_names_are_text(tmp_path):
-    slides = [make_slide(made_up.HOSTILE, files=True), make_slide("b\udcff.svs")]
-    path = write(tmp_path, *slides, model=f"{made_up.HOSTILE}\udcff", sample=True)
+    slides = [make_noise(made_up.HOSTILE, files=True, sample=True), make_noise("b\udcff.svs")]
+    path = write(tmp_path, *slides, model=f"{made_up.HOSTILE}\udcff")
     text = path.read_text("utf-8")
     for words in (SAMPLE_NOTICE, "Not a medical device.", "to the nearest square of 0.2 mm"):
         assert words in text
@@ -75,26 +57,27 @@ def test_the_page_says_what_it_shows_and_names_are_text(tmp_path):
     assert "b\\udcff.svs" in text
     first, second = embedded(path)["slides"]
     assert [first["name"], second["name"]] == [slide.name for slide in slides]
-    assert [first["folder"] + file for file in first["files"]] == slides[0].files
+    assert {first["folder"] + file for file in first["files"]} == {
+        source.file for source in slides[0].sources
+    }
     assert second["files"] is None
     assert first["figures"] == ["12.5% predicted malignant", "1.50 mm\u00b2"]
     assert [picture.size for picture in pictures(path)] == [(120, 80)] * 2
-    plain = write(tmp_path, slides[1], context_threshold=None).read_text("utf-8")
-    assert not any(words in plain for words in ("SYNTHETIC", "in the context", 'id="by"'))
+    assert "SYNTHETIC" not in write(tmp_path, slides[1]).read_text("utf-8")
     (tmp_path / "none").mkdir()
     assert not write(tmp_path / "none").exists()  # Without a slide there is no page.
 
 
 @pytest.mark.parametrize(
     ("count", "left_out", "sides"),
-    [(1, 0, [400] * 2), (30, 0, [150, 200]), (70, 27, [100, 150])],
+    [(1, 0, [400] * 2), (30, 0, [150, 250]), (70, 29, [100, 150])],
 )
 def test_pictures_shrink_with_the_number_of_slides_and_then_slides_are_counted(
     tmp_path, monkeypatch, count, left_out, sides
 ):
     monkeypatch.setattr(page, "LIMIT", 1_000_000)
-    slides = [make_slide(str(n), rows=20, columns=20, side=20, noise=60) for n in range(count)]
-    path = write(tmp_path, *slides)
+    slides = [make_noise(str(n), rows=20, columns=20) for n in range(count)]
+    path = write(tmp_path, *slides, side=20, noise=60)
     assert path.stat().st_size < 1_000_000
     shown = embedded(path)["slides"]
     assert [slide["name"] for slide in shown] == [str(n) for n in range(count - left_out)]

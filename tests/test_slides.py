@@ -9,7 +9,6 @@ import pytest
 import tifffile
 from PIL import Image
 
-from cancernet.data import patch
 from cancernet.data.patch import ExcludedError
 from cancernet.prediction import slides
 from cancernet.prediction.opening import open_picture
@@ -57,19 +56,18 @@ def save_tiff(path, *pages, mpp=None, **settings):
     return path
 
 
-def save_slide(path, pixels, *, mpp, levels=1, enlarged=1):
-    """Writes a tiled, pyramidal TIFF: each pixel `enlarged` times, each level half the last."""
+def save_slide(path, pixels, *, levels):
+    """Writes a pyramidal TIFF, 0.5 micrometres per pixel: each level has half the last one's."""
     with tifffile.TiffWriter(path) as writer:
         for level in range(levels):
-            times = enlarged // 2**level
+            enlarged = pixels.repeat(8 // 2**level, 0).repeat(8 // 2**level, 1)
             writer.write(
-                pixels.repeat(times, 0).repeat(times, 1),
+                enlarged,
                 tile=(64, 64),
                 photometric="rgb",
-                compression="zlib",
-                resolutionunit=CENTIMETRE,
                 subfiletype=1 if level else 0,
-                resolution=(1e4 / (mpp * 2**level),) * 2,
+                resolution=(2e4 / 2**level,) * 2,
+                resolutionunit=CENTIMETRE,
             )
     return path
 
@@ -77,22 +75,16 @@ def save_slide(path, pixels, *, mpp, levels=1, enlarged=1):
 # --- Scales and containers ------------------------------------------------------------------------
 
 
-def exif(density, unit):
-    tags = Image.Exif()
-    tags[282], tags[283], tags[296] = density, density, unit
-    return tags
-
-
+EXIF = Image.Exif()
+EXIF[282], EXIF[283], EXIF[296] = 1e4, 1e4, 3
 OME = '<OME><Pixels PhysicalSizeX="{0}" PhysicalSizeXUnit="{1}" PhysicalSizeY="{0}"/></OME>'.format
 INCH = {"dpi": (25_400, 25_400)}
 IMAGEJ = {"imagej": True, "resolution": (1, 1), "metadata": {"unit": "um", "axes": "YXS"}}
 # What Pillow or, of a .tiff, tifffile is told; what the picture says of its scale.
-STATED = {
+STATED: dict[str, Any] = {
     "inch.png": (INCH, "1 micrometres per pixel, stated by its header"),
-    "inch.bmp": (INCH, "1 micrometres per pixel, stated by its header"),
     "inch.tif": (INCH, "1 micrometres per pixel, stated by its tags"),
-    "exif.webp": ({"lossless": True, "exif": exif(1e4, 3)}, "1 .* stated by its tags"),
-    "exif.png": ({"dpi": (72, 72), "exif": exif(25_400, 2)}, "1 .* stated by its tags"),
+    "exif.webp": ({"lossless": True, "exif": EXIF}, "1 .* stated by its tags"),
     "ome.tiff": ({"description": OME(1, "µm").encode()}, "1 .* OME's"),
     "nanometres.tiff": ({"description": OME(1000, "nm"), "resolution": (72, 72)}, "1 .* OME's"),
     "imagej.tiff": (IMAGEJ, "1 .* stated by ImageJ's description"),
@@ -139,8 +131,6 @@ def test_a_missing_or_implausible_scale_is_said(tmp_path, settings, words):
 # What a TIFF is made of, and why it is refused.
 REFUSED: dict[str, Any] = {
     "16 bits": (([tissue(120, 120).astype(np.uint16) * 16], {}), "not 8 bits a channel: 16"),
-    "16 bits, tiled": (([tissue(120, 120).astype(np.uint16)], {"tile": (64, 64), "mpp": 4}), "16"),
-    "float": (([tissue(120, 120).astype(np.float32)], {}), "not 8 bits a channel: 32"),
     "grey, 16 bits": (
         ([np.zeros((120, 120), np.uint16)], {"photometric": "minisblack"}),
         "not 8 bits a channel: 16",
@@ -148,7 +138,6 @@ REFUSED: dict[str, Any] = {
     "stack": (([tissue(120, 120)] * 3, {}), "3 pages of like size"),
     "stack, tiled": (([tissue(120, 120)] * 3, {"tile": (64, 64), "mpp": 4}), "3 pages of like"),
     "tiled, no scale": (([tissue(120, 120)], {"tile": (64, 64)}), "no scale: name .* --mpp"),
-    "tiled, 72 dpi": (([tissue(120, 120)], {"tile": (64, 64), "mpp": 352.8}), "scale .352.8"),
     "coarse": (([tissue(120, 120)], {"mpp": 4.1}), "too coarse .* --mpp"),
     "narrow": (([tissue(20, 120)], {}), "side under 25 pixels"),
 }
@@ -185,7 +174,7 @@ def test_whatever_a_reader_fails_of_is_a_reason(tmp_path, monkeypatch):
                 cut(tmp_path / name)
     with pytest.raises(ExcludedError, match="more than 14,399 pixels"):
         opened(whole["image.png"], max_pixels=14_399)
-    with pytest.raises(ExcludedError, match="unreadable"):
+    with pytest.raises(ExcludedError, match="no file"):
         cut(tmp_path / "gone.png")
 
     def fail(*_: object) -> None:
@@ -197,35 +186,26 @@ def test_whatever_a_reader_fails_of_is_a_reason(tmp_path, monkeypatch):
             picture.read(0, 0, 50, 50)
 
 
-@pytest.mark.parametrize("mode", ["RGBA", "P"])
-def test_what_is_transparent_lies_on_white(tmp_path, mode):
+def test_what_is_transparent_lies_on_white(tmp_path):
     pixels = np.dstack([tissue(120, 120), np.zeros((120, 120), np.uint8)])
     pixels[:50, :50, 3] = 255
-    image = Image.fromarray(pixels)
-    if mode == "P":
-        image = image.convert("RGB").quantize(8)
-        pixels[..., :3] = np.asarray(image.convert("RGB"))
-        image.info["transparency"] = bytes(8)
-        pixels[..., 3] = 0
-    image.save(tmp_path / "image.png")
     expected = np.where(pixels[..., 3:] == 255, pixels[..., :3], 255)
-    assert_tiles(cut(tmp_path / "image.png"), expected)
+    assert_tiles(cut(save(tmp_path / "image.png", pixels)), expected)
 
 
 # --- Tiles ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("ending", ["png", "tif"])
-def test_an_image_is_cut_into_a_grid_with_smaller_tiles_at_its_edges(tmp_path, ending):
+def test_an_image_is_cut_into_a_grid_with_smaller_tiles_at_its_edges(tmp_path):
     pixels = tissue(130, 220)
-    found = cut(save(tmp_path / f"image.{ending}", pixels))
+    found = cut(save(tmp_path / "image.png", pixels))
     # 220 = 4 x 50 + 20: the last column is a sliver; 130 = 2 x 50 + 30: the last row is not.
     assert [(tile.x, tile.y) for tile in found] == [
         (x, y) for y in (1, 51, 101) for x in (1, 51, 101, 151)
     ]
     assert_tiles(found, pixels)
     assert found[-1].pixels.shape == (30, 50, 3)
-    assert len(cut(tmp_path / f"image.{ending}", min_side=20)) == 15
+    assert len(cut(tmp_path / "image.png", min_side=20)) == 15
 
 
 @pytest.mark.parametrize(("height", "width"), [(100, 100), (1, 1), (30, 100)])
@@ -263,26 +243,14 @@ def test_an_image_is_scaled_as_pillow_scales_it_whole(tmp_path, mpp):
 @pytest.mark.parametrize("levels", [1, 3, 4])
 def test_a_slide_gives_the_pixels_of_4_micrometres(tmp_path, levels):
     pixels = tissue(110, 260)
-    path = save_slide(tmp_path / "slide.tiff", pixels, mpp=0.5, levels=levels, enlarged=8)
+    path = save_slide(tmp_path / "slide.tiff", pixels, levels=levels)
     with opened(path, max_pixels=1) as picture:
         assert (picture.width, picture.height) == (260, 110)
         # From the level just finer: 8 pixels a pixel with one level, 2 with three, 1 with four.
         assert picture.finer == 8 / 2 ** (levels - 1)
-    assert_tiles(cut(path), pixels)
-
-
-def test_a_slide_between_two_levels_is_scaled_by_the_mean(tmp_path):
-    flat = np.full((400, 400, 3), 100, np.uint8)
-    flat[:, 200:] = 180
-    path = save_slide(tmp_path / "slide.tiff", flat, mpp=2.75)
-    with opened(path, max_pixels=1) as picture:
-        assert (picture.width, picture.height) == (275, 275)
-        row = picture.read(0, 0, 275, 50)[0, :, 0]
         outside = picture.read(500, 500, 50, 50)
-    assert set(row[:137]) == {100}
-    assert set(row[138:]) == {180}
-    assert 100 < row[137] < 180  # Half of it lies on either side.
     assert (outside == 255).all()  # What the scanner did not see is glass.
+    assert_tiles(cut(path), pixels)
 
 
 @pytest.mark.parametrize(
@@ -307,15 +275,6 @@ def test_glass_borders_and_pens_are_no_tissue(colour, noise, glass):
     assert slides.is_background(pixels) == glass
     pixels[10:20, 10:20] = 225, 140, 190  # A little tissue is enough.
     assert not slides.is_background(pixels)
-
-
-def test_no_real_tissue_is_taken_for_background(real_patches):
-    files = sorted(real_patches.rglob("*.png"))[::10]
-    read = {path.name: patch.read_pixels(path) for path in files}
-    whole = {name: pixels for name, pixels in read.items() if min(pixels.shape[:2]) >= 25}
-    taken = [name for name, pixels in whole.items() if slides.is_background(pixels)]
-    assert len(taken) < 0.007 * len(whole)  # Seen by eye: the coverslip's edge and ink.
-    assert not any("class1" in name for name in taken)
 
 
 def test_a_small_picture_of_an_edge_is_in_the_upper_left_on_white():

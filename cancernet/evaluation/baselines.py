@@ -27,27 +27,20 @@ WHY_NONE = {
 
 
 def score(data: Dataset, reading: "Reading") -> dict[str, dict[str, Probabilities] | None]:
-    """Scores the patches by their colours, and by whose they are.
-
-    Args:
-        data: The data set.
-        reading: How the network's patches are read.
+    """Scores patches by their colours, read as the network's are, and by whose they are.
 
     Returns:
         By baseline, its probabilities of each split but training; None where it has none.
     """
     from cancernet.data import pipeline
 
-    reading = replace(reading, replicas=1)
-    features = {
-        name: colour_features(pipeline.scoring_batches(split.files, reading).as_numpy_iterator())
-        for name, split in data.splits.items()
-        if split
-    }
-    return {
-        "colour": colour_scores(features, data.training.labels),
-        "patient_identity": identity_scores(data),
-    }
+    reading, features = replace(reading, replicas=1), {}
+    for name, split in data.splits.items():
+        if split:
+            batches = pipeline.scoring_batches(split.files, reading)
+            features[name] = colour_features(batches.as_numpy_iterator())
+    colour = colour_scores(features, data.training.labels)
+    return {"colour": colour, "patient_identity": identity_scores(data)}
 
 
 def colour_features(batches: Iterable[NDArray[np.float32]]) -> NDArray[np.float32]:
@@ -60,11 +53,7 @@ def colour_features(batches: Iterable[NDArray[np.float32]]) -> NDArray[np.float3
 def colour_scores(
     features: Mapping[str, NDArray[np.float32]], labels: Labels
 ) -> dict[str, Probabilities] | None:
-    """Fits a logistic regression on the features of training and scores the other splits.
-
-    Returns:
-        Probabilities of class 1, float32; None where training has one class alone.
-    """
+    """Fits a logistic regression on training's features and scores the other splits, if it can."""
     if len(np.unique(labels)) < 2:
         return None
     regression = make_pipeline(StandardScaler(), LogisticRegression())

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
@@ -46,10 +47,9 @@ class Decision:
 def fit_decision(
     labels: Labels, probabilities: Probabilities, *, measure: str
 ) -> tuple[Decision, list[str]]:
-    """Fits threshold, which maximises one of `metrics.MEASURES`, and recalibration on validation.
+    """Fits threshold and recalibration on validation; notes say what could not be fitted.
 
-    Returns:
-        Both, and a note on each that could not be fitted: the threshold is 0.5 then.
+    The threshold maximises the measure, one of `metrics.MEASURES`.
     """
     notes = []
     threshold = choose_threshold(labels, probabilities, measure=measure)
@@ -58,13 +58,12 @@ def fit_decision(
             "the threshold stays 0.5: a class is missing or all probabilities are the same, so "
             f"there is no highest {measure}"
         )
-        threshold = 0.5
     line = fit_line(labels, probabilities)
     if line is None or line.slope <= 0:  # It would turn the order of the patches round.
         reason = f"the slope, {line.slope:.3f}, is not above 0" if line else NO_LINE
         notes.append(f"probabilities are not recalibrated: {reason}")
         line = None
-    return Decision(threshold, line), notes
+    return Decision(0.5 if threshold is None else threshold, line), notes
 
 
 def choose_threshold(labels: Labels, probabilities: Probabilities, *, measure: str) -> float | None:
@@ -77,7 +76,7 @@ def choose_threshold(labels: Labels, probabilities: Probabilities, *, measure: s
         return None
     ((ranked, malignant, benign),) = rank(labels, np.asarray(probabilities, np.float32))
     upper, tp, fp = ranked[::-1], np.cumsum(malignant)[::-1], np.cumsum(benign)[::-1]
-    values = getattr(Confusion(tn=fp[0] - fp, fp=fp, fn=tp[0] - tp, tp=tp), measure)
+    values = Confusion(tn=fp[0] - fp, fp=fp, fn=tp[0] - tp, tp=tp).rates()[measure]
     lower = np.concatenate([[0], upper[:-1]])
     halfway = ((lower + upper) / 2).astype(np.float32)
     thresholds = np.where(halfway > lower, halfway, upper)
@@ -93,17 +92,16 @@ def fit_line(labels: Labels, probabilities: Probabilities) -> Recalibration | No
     """
     logits = to_logits(probabilities)
     benign, malignant = logits[labels == 0], logits[labels == 1]
-    if not len(benign) or not len(malignant) or not np.all(np.isfinite(logits)):
+    if not rankable(labels, logits):
         return None
     if benign.max() <= malignant.min() or malignant.max() <= benign.min():
         return None  # The steeper, the better: the slope has no end.
     regression = LogisticRegression(C=np.inf, solver="newton-cholesky", tol=1e-8)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", ConvergenceWarning)
-        try:
+    try:
+        with warnings.catch_warnings(action="error", category=ConvergenceWarning):
             regression.fit(logits[:, np.newaxis], labels)
-        except ConvergenceWarning:
-            return None
+    except ConvergenceWarning:
+        return None
     return Recalibration(float(regression.coef_[0, 0]), float(regression.intercept_[0]))
 
 
@@ -117,12 +115,10 @@ def cox_line(labels: Labels, probabilities: Probabilities) -> Recalibration | No
     if line is None:
         return None
     logits = to_logits(probabilities)
-    fitted = line.slope * logits + line.intercept
-    # The variance p * (1 - p) of each label, without overflow.
-    weights = np.exp(fitted - 2 * np.logaddexp(0, fitted))
-    centre = weights @ logits / max(weights.sum(), np.finfo(float).tiny)
-    information = weights @ (logits - centre) ** 2  # One by the slope's variance.
-    return line if information >= 1 else None
+    fitted = expit(line.slope * logits + line.intercept)
+    weights = fitted * (1 - fitted) + np.finfo(float).tiny  # The variance of each label.
+    information = weights @ (logits - np.average(logits, weights=weights)) ** 2
+    return line if information >= 1 else None  # It is one by the slope's variance.
 
 
 def recalibrate(

@@ -8,7 +8,7 @@ in that fit. A neighbour that is missing (glass, or no part of the data set) cou
 Averaging smooths away foci of a few patches: `foci` shows by how much.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from cancernet.data.dataset import Split
+from cancernet.data.dataset import Dataset, Split
 from cancernet.data.patch import PATCH_SIDE
 from cancernet.evaluation.calibration import (
     Decision,
@@ -45,32 +45,23 @@ LEAST_SPREAD = 0.05
 FARTHEST = 2**20
 
 # Foci by their number of patches.
-SIZES = {"1": (1, 1), "2-4": (2, 4), "5-16": (5, 16), "more": (17, None)}
+SIZES = {"1": (1, 1), "2-4": (2, 4), "5-16": (5, 16), "more": (17, np.inf)}
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Which slide each patch lies on, and where.
+    """Which slide each patch lies on, and where."""
 
-    Attributes:
-        slides: Each patch's slide, counted from 0; -1 where it has no place. Shape (patches,).
-        cells: Its column and row, in steps of a patch, shape (patches, 2).
-    """
-
-    slides: NDArray[np.int64]
-    cells: NDArray[np.int64]
+    slides: NDArray[np.int64]  # Counted from 0, -1 where a patch has no place; shape (patches,).
+    cells: NDArray[np.int64]  # Column and row, in steps of a patch; shape (patches, 2).
 
     @classmethod
     def of(
         cls, slides: Sequence[str], x: Sequence[int | None], y: Sequence[int | None], step: int
     ) -> "Grid":
-        """Makes the grid of patches from their slides' names and left and upper edges.
+        """Makes the grid of patches from their slides and left and upper edges, None where unknown.
 
-        Args:
-            slides: Each patch's slide, or the patient where every patient has one slide.
-            x: Left edges, None where unknown.
-            y: Upper edges, likewise.
-            step: From one patch to the next, in the unit of x and y.
+        `step` is from one patch to the next, in the unit of x and y.
         """
         numbers = np.unique(np.asarray(slides, dtype=str), return_inverse=True)[1]
         cells = np.zeros((len(numbers), 2), np.int64)
@@ -124,33 +115,18 @@ class Grid:
 
 @dataclass(frozen=True)
 class Context:
-    """What turns the logits around a patch into a probability.
+    """What turns the logits around a patch into a probability."""
 
-    Attributes:
-        width: Standard deviation of the Gaussian kernel, in patches.
-        reach: How far it reaches to each side, in patches.
-        slope: in_context = sigmoid(slope * mean logit + intercept).
-        intercept: Likewise.
-        threshold: From it on a patch is predicted malignant in context.
-        patches: Those of validation, with neighbours, that this was fitted on.
-        patients: Their patients.
-    """
-
-    width: float
-    reach: int
-    slope: float
+    width: float  # Standard deviation of the Gaussian kernel, in patches.
+    reach: int  # How far it reaches to each side, in patches.
+    slope: float  # in_context = sigmoid(slope * mean logit + intercept).
     intercept: float
-    threshold: float
-    patches: int
-    patients: int
+    threshold: float  # From it on a patch is predicted malignant in context.
+    patches: int  # Those of validation, with neighbours, that this was fitted on.
+    patients: int  # Theirs.
 
     def apply(self, grid: Grid, probabilities: Probabilities) -> NDArray[np.float32]:
-        """Gives the probabilities of class 1 in context, float32; NaN where nobody is around.
-
-        Args:
-            grid: Where the patches lie.
-            probabilities: Of class 1, in [0, 1], shape (patches,).
-        """
+        """Makes the probabilities of class 1 in context of those alone; NaN with nobody around."""
         mean = average(grid, probabilities, width=self.width, reach=self.reach)
         return recalibrate(mean, Recalibration(self.slope, self.intercept))
 
@@ -171,68 +147,48 @@ def average(grid: Grid, probabilities: Probabilities, *, width: float, reach: in
 
 
 def fit(
-    grid: Grid,
-    labels: Labels,
-    probabilities: Probabilities,
-    patients: Sequence[str],
-    *,
-    measure: str,
+    grid: Grid, labels: Labels, probabilities: Probabilities, *, measure: str
 ) -> tuple[Context | None, list[str]]:
     """Fits line and threshold on the validation patches that have neighbours.
-
-    Args:
-        grid: Where the patches lie.
-        labels: 0 benign, 1 malignant, shape (patches,).
-        probabilities: Of class 1, in [0, 1], shape (patches,).
-        patients: Each patch's patient.
-        measure: What the threshold maximises, one of `metrics.MEASURES`.
 
     Returns:
         What was fitted, or None and a note on why it was not.
     """
     mean = average(grid, probabilities, width=WIDTH, reach=REACH)
     there = ~np.isnan(mean)
-    benign, malignant = (int(np.sum(labels[there] == label)) for label in (0, 1))
+    labels, mean = labels[there], mean[there]
+    benign, malignant = np.bincount(labels, minlength=2).tolist()
     if min(benign, malignant) < FEWEST:
         return None, [
             f"no probabilities in context: their fit takes {FEWEST} validation patches of each "
             f"class that have neighbours on their slide, found {benign} benign and {malignant} "
             "malignant"
         ]
-    line = fit_line(labels[there], mean[there])
-    if line is None or line.slope <= 0 or np.std(to_logits(mean[there])) < LEAST_SPREAD:
+    line = fit_line(labels, mean)
+    if line is None or line.slope <= 0 or np.std(to_logits(mean)) < LEAST_SPREAD:
         return None, ["no probabilities in context: on validation they hardly tell the classes"]
-    in_context = recalibrate(mean[there], line)
-    threshold = choose_threshold(labels[there], in_context, measure=measure)
-    among = len(set(np.asarray(patients)[there]))
-    number = len(in_context)
-    return Context(WIDTH, REACH, line.slope, line.intercept, threshold or 0.5, number, among), []
+    threshold = choose_threshold(labels, recalibrate(mean, line), measure=measure) or 0.5
+    patients = len(np.unique(grid.slides[there]))
+    return Context(WIDTH, REACH, line.slope, line.intercept, threshold, len(mean), patients), []
 
 
 def decide(
     validation: Split, probabilities: Probabilities, *, measure: str
 ) -> tuple[Decision, list[str]]:
     """Fits all that is fitted on validation: `fit_decision` of the patches alone, and `fit`."""
-    labels, patients = validation.labels, validation.patients
-    alone, notes = fit_decision(labels, probabilities, measure=measure)
+    alone, notes = fit_decision(validation.labels, probabilities, measure=measure)
     grid = Grid.of_split(validation)
-    context, more = fit(grid, labels, probabilities, patients, measure=measure)
+    context, more = fit(grid, validation.labels, probabilities, measure=measure)
     return replace(alone, context=context), notes + more
 
 
 @dataclass(frozen=True)
 class Scores:
-    """The probabilities of class 1 of a split's patches, float32, each of shape (patches,).
+    """The probabilities of class 1 of a split's patches, float32, each of shape (patches,)."""
 
-    Attributes:
-        raw: The network's own.
-        calibrated: The same after recalibration.
-        in_context: NaN where no context was fitted, or nobody is around.
-    """
-
-    raw: NDArray[np.float32]
-    calibrated: NDArray[np.float32]
-    in_context: NDArray[np.float32]
+    raw: NDArray[np.float32]  # The network's own.
+    calibrated: NDArray[np.float32]  # The same after recalibration.
+    in_context: NDArray[np.float32]  # NaN where no context was fitted, or nobody is around.
 
     @classmethod
     def of(cls, split: Split, probabilities: Probabilities, decision: Decision) -> "Scores":
@@ -240,10 +196,21 @@ class Scores:
         in_context = np.full(len(split), np.nan, np.float32)
         if decision.context:
             in_context = decision.context.apply(Grid.of_split(split), probabilities)
-        raw, calibrated = (
-            recalibrate(probabilities, line) for line in (None, decision.recalibration)
-        )
-        return cls(raw, calibrated, in_context)
+        calibrated = recalibrate(probabilities, decision.recalibration)
+        return cls(recalibrate(probabilities, None), calibrated, in_context)
+
+    def __getitem__(self, patches: Any) -> "Scores":
+        """Takes those of some patches, as NumPy does."""
+        return Scores(self.raw[patches], self.calibrated[patches], self.in_context[patches])
+
+
+def score(
+    data: Dataset, probabilities: Mapping[str, Probabilities], decision: Decision
+) -> dict[str, Scores]:
+    """Makes the scores of each split that has probabilities, in the order of its rows."""
+    return {
+        name: Scores.of(data.splits[name], own, decision) for name, own in probabilities.items()
+    }
 
 
 def foci(
@@ -256,24 +223,14 @@ def foci(
         labels: 0 benign, 1 malignant, shape (patches,).
         alone: Whether each patch is predicted malignant by itself.
         in_context: Whether it is so in context.
-
-    Returns:
-        A mapping per size: the number of groups and patches, and the share of these patches that is
-        found, "sensitivity" alone and "sensitivity_in_context"; None where there are none.
     """
     groups = grid.groups((labels == 1) & (grid.slides >= 0))
     sizes = np.bincount(groups[groups >= 0], minlength=1)[np.maximum(groups, 0)]
     rows = []
     for name, (fewest, most) in SIZES.items():
-        own = (groups >= 0) & (sizes >= fewest) & (sizes <= (most or np.inf))
-        some = bool(own.any())
-        rows.append(
-            {
-                "patches_per_group": name,
-                "groups": len(np.unique(groups[own])),
-                "patches": int(own.sum()),
-                "sensitivity": float(alone[own].mean()) if some else None,
-                "sensitivity_in_context": float(in_context[own].mean()) if some else None,
-            }
-        )
+        own = (groups >= 0) & (sizes >= fewest) & (sizes <= most)
+        shares = [float(found[own].mean()) if own.any() else None for found in (alone, in_context)]
+        row = {"patches_per_group": name, "groups": len(np.unique(groups[own]))}
+        row |= {"patches": int(own.sum()), "sensitivity": shares[0]}
+        rows.append(row | {"sensitivity_in_context": shares[1]})
     return rows

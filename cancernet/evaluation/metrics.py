@@ -32,22 +32,17 @@ MEASURES = ("accuracy", "balanced_accuracy", "f1", "mcc")
 
 @dataclass(frozen=True)
 class Weights:
-    """How much each patch counts in each of some resamples, which are never laid out.
+    """How much each patch counts in each of some resamples, which are never laid out."""
 
-    Attributes:
-        owner: Each patch's patient, counted from 0, shape (patches,).
-        times: How often each patient is drawn, shape (resamples, patients).
-    """
-
-    owner: NDArray[np.intp]
-    times: Values
+    owner: NDArray[np.intp]  # Each patch's patient, counted from 0, shape (patches,).
+    times: Values  # How often each patient is drawn, shape (resamples, patients).
 
 
 @dataclass(frozen=True)
 class Confusion:
-    """Patches by truth and prediction (true negatives, false positives, ...), and their metrics.
+    """Patches by truth and prediction: true negatives, false positives, and so on.
 
-    Each count may also be an array, one number per resample or threshold; so are the metrics then.
+    Each count may also be an array, one number per resample or threshold; so are the rates then.
     """
 
     tn: Any
@@ -55,50 +50,23 @@ class Confusion:
     fn: Any
     tp: Any
 
-    @property
-    def accuracy(self) -> Any:
-        """Share of all patches that are predicted right."""
-        return _ratio(self.tn + self.tp, self.tn + self.fp + self.fn + self.tp)
-
-    @property
-    def sensitivity(self) -> Any:
-        """Share of the malignant patches that are predicted malignant."""
-        return _ratio(self.tp, self.tp + self.fn)
-
-    @property
-    def specificity(self) -> Any:
-        """Share of the benign patches that are predicted benign."""
-        return _ratio(self.tn, self.tn + self.fp)
-
-    @property
-    def ppv(self) -> Any:
-        """Positive predictive value: share of those predicted malignant that are."""
-        return _ratio(self.tp, self.tp + self.fp)
-
-    @property
-    def npv(self) -> Any:
-        """Negative predictive value: share of those predicted benign that are."""
-        return _ratio(self.tn, self.tn + self.fn)
-
-    @property
-    def balanced_accuracy(self) -> Any:
-        """Mean of sensitivity and specificity."""
-        if self.sensitivity is None or self.specificity is None:
-            return None
-        return (self.sensitivity + self.specificity) / 2
-
-    @property
-    def f1(self) -> Any:
-        """Harmonic mean of sensitivity and positive predictive value."""
-        return _ratio(2 * self.tp, 2 * self.tp + self.fp + self.fn)
-
-    @property
-    def mcc(self) -> Any:
-        """Matthews correlation coefficient (B. W. Matthews 1975, Biochim. Biophys. Acta 405)."""
-        margins = (
-            (self.tp + self.fp) * (self.tp + self.fn) * (self.tn + self.fp) * (self.tn + self.fn)
-        )
-        return _ratio(self.tp * self.tn - self.fp * self.fn, margins**0.5)
+    def rates(self) -> dict[str, Any]:
+        """Computes the metrics that METRICS names."""
+        tn, fp, fn, tp = self.tn, self.fp, self.fn, self.tp
+        sensitivity, specificity = _ratio(tp, tp + fn), _ratio(tn, tn + fp)
+        one_class = sensitivity is None or specificity is None
+        margins = (tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)
+        return {
+            "accuracy": _ratio(tn + tp, tn + fp + fn + tp),
+            "sensitivity": sensitivity,  # Share of the malignant patches that are predicted so.
+            "specificity": specificity,  # Share of the benign patches that are predicted so.
+            "ppv": _ratio(tp, tp + fp),  # Share of those predicted malignant that are.
+            "npv": _ratio(tn, tn + fn),  # Share of those predicted benign that are.
+            "balanced_accuracy": None if one_class else (sensitivity + specificity) / 2,
+            "f1": _ratio(2 * tp, 2 * tp + fp + fn),  # Harmonic mean of sensitivity and PPV.
+            # Matthews correlation (B. W. Matthews 1975, Biochim. Biophys. Acta 405).
+            "mcc": _ratio(tp * tn - fp * fn, margins**0.5),
+        }
 
 
 def _ratio(part: Any, whole: Any) -> Any:
@@ -206,12 +174,8 @@ def draw(patients: Sequence[str], *, resamples: int, seed: int) -> Weights:
     """Draws the resamples of the bootstrap: whole patients, with replacement, as many as there are.
 
     Patches of one patient are alike, so thousands of them say little more than a few dozen patients
-    do (C. A. Field & A. H. Welsh 2007, J. R. Stat. Soc. B 69).
-
-    Args:
-        patients: Each patch's patient.
-        resamples: How many to draw.
-        seed: The same seed, the same resamples, whatever the order of the patches.
+    do (C. A. Field & A. H. Welsh 2007, J. R. Stat. Soc. B 69). The order of the patches does not
+    matter.
     """
     names, owner = np.unique(np.asarray(patients), return_inverse=True)
     alike = np.full(len(names), 1 / len(names))
@@ -236,22 +200,20 @@ def per_patient(
 
     Where a patient has patches of one class alone, the one metric that is defined takes its place.
     """
-    rows = []
-    names, owner = np.unique(np.asarray(patients), return_inverse=True)
-    for number, patient in enumerate(names):
-        own = owner == number
-        counts = confusion(labels[own], probabilities[own], threshold=threshold)
+    rows, owner = [], np.asarray(patients)
+    for patient in sorted(set(patients)):
+        own = owner == patient
+        rates = confusion(labels[own], probabilities[own], threshold=threshold).rates()
         row = {
-            "patient": str(patient),
+            "patient": patient,
             "patches": int(own.sum()),
             "prevalence": float(np.mean(labels[own] == 1)),
-            "sensitivity": counts.sensitivity,
-            "specificity": counts.specificity,
+            **{name: rates[name] for name in ("sensitivity", "specificity")},
             "roc_auc": roc_auc(labels[own], probabilities[own]),
         }
-        defined = [rate for rate in (counts.sensitivity, counts.specificity) if rate is not None]
-        rows.append((sum(defined) / len(defined), -row["patches"], row))
-    return [row for _, _, row in sorted(rows, key=lambda item: item[:2])]
+        defined = np.array([row["sensitivity"], row["specificity"]], np.float64)  # None is NaN.
+        rows.append((np.nanmean(defined), -row["patches"], row))
+    return [row for *_, row in sorted(rows, key=lambda item: item[:2])]
 
 
 def shortest(probability: float | np.floating[Any]) -> str:

@@ -5,6 +5,7 @@ Whatever comes from a file's name or a file's content is data: Jinja2 escapes it
 """
 
 import base64
+import io
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -12,25 +13,23 @@ from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import cv2
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from numpy.typing import NDArray
+from PIL import Image
 
 from cancernet.cli import SAMPLE_NOTICE
-from cancernet.data.dataset import Dataset, Row, Split
+from cancernet.data.dataset import Dataset, Split
 from cancernet.data.patch import ExcludedError, read_pixels
-from cancernet.evaluation.context import Scores
+from cancernet.evaluation.context import Grid, Scores
+from cancernet.evaluation.scorecard import pick
 from cancernet.files import read_json, replacing
 
 TEMPLATES = Path(__file__).parent / "templates"
 
-# Errors of each kind in the gallery, and the longest side of a patch in it, in pixels.
-ERRORS_SHOWN, THUMBNAIL_SIDE = 12, 100
-
-# The longest side of a patient's grid.
-MOST_CELLS = 1000
-
+ERRORS_SHOWN = 12  # Of each kind in the gallery.
+THUMBNAIL_SIDE = 100  # The longest of a patch in the gallery, in pixels.
+MOST_CELLS = 1000  # On the longest side of a patient's map.
 PICTURES = ("confusion_matrix", "roc", "precision_recall", "calibration", "plot")
 
 
@@ -41,17 +40,8 @@ def write_page(
     metrics: Mapping[str, Any],
     history: Sequence[Mapping[str, float]],
 ) -> None:
-    """Writes report.html, of `data.judged`.
-
-    Args:
-        folder: Directory to write to, which holds the pictures of the run, and cancernet.json.
-        data: The data set.
-        scores: The probabilities of the patches of `data.judged`.
-        metrics: The content of metrics.json.
-        history: The rows of history.csv.
-    """
-    split = data.judged
-    metadata = folder / "cancernet.json"
+    """Writes report.html of `data.judged`, whose scores it takes; else args as `report.write`."""
+    split, metadata = data.judged, folder / "cancernet.json"
     text = render(
         "report.html",
         metrics=metrics,
@@ -61,7 +51,6 @@ def write_page(
         pictures={name: as_uri((folder / f"{name}.png").read_bytes()) for name in PICTURES},
         data=embedded(split, scores, metrics[split.name]["in_context"]),
         gallery=confident_errors(split, scores.raw),
-        used=sum(map(len, data.splits.values())),
         excluded=Counter(exclusion.reason for exclusion in data.exclusions).most_common(),
     )
     with replacing(folder / "report.html") as beside:
@@ -77,7 +66,8 @@ def render(template: str, *folders: Path, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"rounded": rounded, "interval": interval}
+    environment.filters["rounded"] = rounded
+    environment.globals["pick"] = pick
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
     return environment.get_template(template).render(sample_notice=SAMPLE_NOTICE, **values)
 
@@ -89,38 +79,41 @@ def rounded(value: float | None, digits: int = 3) -> str:
     return str(Decimal(float(value)).quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP))
 
 
-def interval(intervals: Mapping[str, Any] | None, *names: str) -> str:
-    """Lays out the 95 % interval of the metric of that name; nothing where there is none."""
-    bounds: Any = intervals
-    for name in names:
-        bounds = bounds and bounds[name]
-    return f"{rounded(bounds[0])} to {rounded(bounds[1])}" if bounds else ""
-
-
 def embedded(
     split: Split, scores: Scores, in_context: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
     """Makes what the page's script reads: the patches of the split, a slide per patient."""
-    of_patient: dict[str, list[int]] = {}
-    for index, patient in enumerate(split.patients):
-        of_patient.setdefault(patient, []).append(index)
-    at = in_context and in_context["at_validation_threshold"]["threshold"]
-    slides = []
-    for name, own in of_patient.items():
+    patients, grid, slides = np.asarray(split.patients), Grid.of_split(split), []
+    for name in dict.fromkeys(split.patients):
+        own = np.flatnonzero(patients == name)
         rows = [split.rows[index] for index in own]
         files = [PurePosixPath(row.file).name for row in rows]
         derived = [f"{name}_idx5_x{row.x}_y{row.y}_class{row.label}.png" for row in rows]
-        its_scores = Scores(*(values[own] for values in vars(scores).values()))
-        slide = as_slide(name, cells(rows), split.labels[own], its_scores)
+        places = laid_out(grid.cells[own], grid.slides[own] >= 0)
+        slide = as_slide(name, places, split.labels[own], scores[own])
         # The names, unless they follow from the rest.
         slide["names"] = None if files == derived else files
         slides.append(slide | {"x": [row.x for row in rows], "y": [row.y for row in rows]})
     return {
         "slides": slides,
-        "context_threshold": at,  # None where no patch is in context.
+        # None where no patch is in context.
+        "context_threshold": in_context and in_context["at_validation_threshold"]["threshold"],
         "folder": PurePosixPath(split.rows[0].file).parent.parent.as_posix(),
         "prevalence": float(np.mean(split.labels)),
     }
+
+
+def laid_out(cells: NDArray[np.int64], placed: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Moves a patient's cells to a map's corner; patches without a place stand below, in rows."""
+    found, below = np.zeros_like(cells), 0
+    if placed.any():
+        found[placed] = cells[placed] - cells[placed].min(axis=0)
+        found //= found.max() // MOST_CELLS + 1  # Names may tell positions that no slide has.
+        below = found[:, 1].max() + 2
+    others = np.arange(np.sum(~placed))
+    across = max(1, math.ceil(math.sqrt(len(others))))
+    found[~placed] = np.stack([others % across, below + others // across], axis=1)
+    return found
 
 
 def as_slide(
@@ -157,40 +150,17 @@ def as_slide(
     }
 
 
-def cells(rows: Sequence[Row]) -> NDArray[np.int64]:
-    """Finds column and row of a patient's patches; those without a position stand in rows below.
-
-    Returns:
-        Shape (patches, 2).
-    """
-    placed = np.array([None not in (row.x, row.y) for row in rows])
-    found = np.zeros((len(rows), 2), np.int64)
-    below = 0
-    if placed.any():
-        edges = np.array([(row.x, row.y) for row in rows if None not in (row.x, row.y)], float)
-        edges -= edges.min(axis=0)
-        steps = Counter(step for axis in edges.T for step in np.diff(np.unique(axis)).tolist())
-        # From a patch to the next, or more where the names tell positions that no slide has.
-        pitch = max(steps.most_common(1)[0][0] if steps else 1, edges.max() / MOST_CELLS)
-        found[placed] = np.rint(edges / pitch)
-        below = found[:, 1].max() + 2
-    others = np.arange(np.sum(~placed))
-    across = max(1, math.ceil(math.sqrt(len(others))))
-    found[~placed] = np.stack([others % across, below + others // across], axis=1)
-    return found
-
-
 def confident_errors(
     split: Split, probabilities: NDArray[np.float32]
 ) -> list[tuple[str, list[dict[str, Any]]]]:
     """Finds the errors at 0.5 that are farthest from it: a heading and those errors, by kind."""
-    predicted = probabilities >= 0.5
     kinds = []
-    for heading, wrong, order in (
-        ("Benign, predicted malignant", (split.labels == 0) & predicted, -probabilities),
-        ("Malignant, predicted benign", (split.labels == 1) & ~predicted, probabilities),
+    for heading, label, order in (
+        ("Benign, predicted malignant", 0, np.argsort(-probabilities, kind="stable")),
+        ("Malignant, predicted benign", 1, np.argsort(probabilities, kind="stable")),
     ):
-        found = [index for index in np.argsort(order, kind="stable") if wrong[index]]
+        wrong = (split.labels == label) & ((probabilities >= 0.5) != label)
+        found = order[wrong[order]]
         errors = [
             {
                 "row": split.rows[index],
@@ -206,13 +176,13 @@ def confident_errors(
 def _thumbnail(path: Path) -> str | None:
     """Makes a picture for the page, as PNG; None where the patch is unreadable or gone by now."""
     try:
-        pixels = cv2.cvtColor(read_pixels(path), cv2.COLOR_RGB2BGR)
-    except (OSError, cv2.error, ExcludedError):
+        picture = Image.fromarray(read_pixels(path))
+    except (OSError, ExcludedError):
         return None
-    scale = min(1.0, THUMBNAIL_SIDE / max(pixels.shape[:2]))
-    if scale < 1:
-        pixels = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    return as_uri(cv2.imencode(".png", pixels)[1].tobytes())
+    picture.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    return as_uri(file.getvalue())
 
 
 def as_uri(picture: bytes, kind: str = "png") -> str:

@@ -30,13 +30,9 @@ POINTS = {
 def plot_history(
     history: Sequence[Mapping[str, float]], path: Path, *, weighted: bool, sample: bool
 ) -> None:
-    """Draws loss and accuracy over the epochs, and marks the best epoch.
+    """Draws loss and accuracy over the epochs, the rows of history.csv, and marks the best one.
 
-    Args:
-        history: One mapping per epoch, with the names that history.csv has.
-        path: PNG file to write.
-        weighted: Whether training weighs classes, so that its loss is not that of validation.
-        sample: Whether the patches are synthetic, which the picture then says.
+    Where training weighs classes, its loss is not that of validation, which the picture says.
     """
     epochs = [row["epoch"] for row in history]
     best = max(history, key=lambda row: row["val_roc_auc"])
@@ -60,13 +56,9 @@ def plot_history(
 
 
 def plot_scores(folder: Path, split: Split, scores: Scores, metrics: Mapping[str, Any]) -> None:
-    """Draws confusion_matrix.png, roc.png, precision_recall.png and calibration.png.
+    """Draws confusion_matrix.png, roc.png, precision_recall.png and calibration.png of a split.
 
-    Args:
-        folder: Directory to write to.
-        split: The patches.
-        scores: Their probabilities, of which the pictures show those of each patch alone.
-        metrics: The content of metrics.json.
+    They show the scores of each patch alone; `metrics` is the content of metrics.json.
     """
     shown, labels, sample = metrics[split.name], split.labels, metrics["sample"]
     what = f"{split.name}, {shown['patients']:,} patients, {shown['patches']:,} patches"
@@ -162,12 +154,10 @@ def _mark_thresholds(axes: Axes, shown: Mapping[str, Any], across: str, up: str)
     """Marks both thresholds on a curve of two metrics, where these are defined."""
     for name, (colour, marker, label) in POINTS.items():
         x, y = shown[name][across], shown[name][up]
-        if x is None or y is None:
-            continue
-        if across == "specificity":
-            x = 1 - x
-        style: dict[str, Any] = {"color": colour, "markersize": 9, "markeredgecolor": "black"}
-        axes.plot(x, y, marker, label=label.format(shown[name]["threshold"]), **style)
+        if x is not None and y is not None:
+            style: dict[str, Any] = {"color": colour, "markersize": 9, "markeredgecolor": "black"}
+            style["label"] = label.format(shown[name]["threshold"])
+            axes.plot(1 - x if across == "specificity" else x, y, marker, **style)
 
 
 def _save(figure: Figure, path: Path, *, sample: bool) -> None:

@@ -14,23 +14,10 @@ from cancernet.evaluation import page, plots, scorecard
 from cancernet.evaluation.calibration import Decision
 from cancernet.evaluation.context import Scores
 from cancernet.evaluation.metrics import METRICS, Probabilities, shortest
+from cancernet.evaluation.scorecard import pick
 from cancernet.files import write_csv, write_json
 
 PACKAGES = ("tensorflow", "keras", "numpy", "scikit-learn", "opencv-python-headless")
-
-NAMES = {
-    "balanced_accuracy": "balanced accuracy",
-    "ppv": "PPV",
-    "npv": "NPV",
-    "f1": "F1",
-    "mcc": "MCC",
-    "roc_auc": "ROC AUC",
-    "average_precision": "average precision",
-    "brier": "Brier score",
-    "ece": "calibration error",
-    "slope": "calibration slope",
-    "intercept": "and intercept",
-}
 
 
 def versions() -> dict[str, str]:
@@ -51,7 +38,7 @@ def inputs(constants: Mapping[str, Any], data: Dataset) -> dict[str, Any]:
 
 def make_metrics(
     data: Dataset,
-    probabilities: Mapping[str, Probabilities],
+    scores: Mapping[str, Scores],
     decision: Decision,
     baselines: Mapping[str, Mapping[str, Probabilities] | None],
     *,
@@ -63,50 +50,52 @@ def make_metrics(
 
     Args:
         data: The data set.
-        probabilities: Of class 1, of each split that was scored, in the order of its rows.
+        scores: What `context.score` made of the splits that were scored.
         decision: What was fitted on validation.
         baselines: What `baselines.score` made.
-        config: The constants of this run, THRESHOLD_MEASURE, RESAMPLES and SEED among them.
+        config: The constants of this run.
         seconds: Wall time of each part of the run.
         notes: What the reader of the metrics must know.
     """
-    scores, more = scorecard.evaluate(data, probabilities, decision, baselines, config)
-    return {
-        "positive_class": "1",
-        "sample": data.sample,
-        **scores,
-        "split": data.build,
-        "config": config,
-        "versions": versions(),
-        "seconds": seconds,
-        "notes": [*notes, *more],
-    }
+    metrics: dict[str, Any] = {"positive_class": "1", "sample": data.sample}
+    notes, network = list(notes), {}
+    for split in (data.testing, data.validation):
+        if split:
+            found = scorecard.score_network(split, scores[split.name], decision, config)
+            network[split.name], metrics[split.name] = found, found.metrics
+            notes += found.notes
+        else:
+            metrics[split.name] = None
+            notes.append(f"{split.name}: not scored, this split of the data set is empty")
+    metrics["baselines"] = {}
+    for name, own in baselines.items():
+        of_judged = network[data.judged.name]
+        metrics["baselines"][name], more = scorecard.score_baseline(
+            name, data, own, of_judged, config
+        )
+        notes += more
+    about = {"split": data.build, "config": config, "versions": versions(), "seconds": seconds}
+    return metrics | about | {"notes": notes}
 
 
 def write(
     folder: Path,
     data: Dataset,
-    probabilities: Mapping[str, Probabilities],
-    decision: Decision,
+    scores: Mapping[str, Scores],
     metrics: Mapping[str, Any],
     history: Sequence[Mapping[str, float]],
 ) -> None:
     """Writes pictures and report.html of `data.judged`, predictions.csv and, last, metrics.json.
 
-    Args as to `make_metrics`, and:
-        folder: Directory to write to. The page tells what cancernet.json says, if it is there.
-        metrics: What `make_metrics` made.
-        history: The rows of history.csv.
+    Args as to `make_metrics`, which made the metrics, and `history` as history.csv. The page tells
+    what cancernet.json says, if it is in the folder.
     """
-    judged = data.judged
-    scores = Scores.of(judged, probabilities[judged.name], decision)
-    weighted, sample = metrics["config"]["CLASS_WEIGHTS"], metrics["sample"]
+    own, sample = scores[data.judged.name], metrics["sample"]
+    weighted = metrics["config"]["CLASS_WEIGHTS"]
     plots.plot_history(history, folder / "plot.png", weighted=weighted, sample=sample)
-    plots.plot_scores(folder, judged, scores, metrics)
-    page.write_page(folder, data, scores, metrics, history)
-    if not data.testing:
-        scores = Scores(*np.empty((3, 0), np.float32))
-    write_predictions(folder / "predictions.csv", data.testing, scores)
+    plots.plot_scores(folder, data.judged, own, metrics)
+    page.write_page(folder, data, own, metrics, history)
+    write_predictions(folder / "predictions.csv", data.testing, own if data.testing else own[:0])
     write_json(folder / "metrics.json", metrics)
 
 
@@ -123,24 +112,26 @@ def write_predictions(path: Path, split: Split, scores: Scores) -> None:
     )
 
 
-def as_text(
-    metrics: Mapping[str, Any], data: Dataset, probabilities: Mapping[str, Probabilities]
-) -> str:
-    """Lays `metrics` out for a terminal, with scikit-learn's table of the judged split."""
-    judged = data.judged
-    predicted = probabilities[judged.name] >= 0.5
+def as_text(metrics: Mapping[str, Any], data: Dataset, scores: Mapping[str, Scores]) -> str:
+    """Lays `metrics` out for a terminal, named as there, with scikit-learn's table."""
+    judged, shown = data.judged, metrics[data.judged.name]
     lines: list[str] = []
     for split in dict.fromkeys(("validation", judged.name)):
         lines += ["", _headline(split, metrics[split]), ""]
         if split == judged.name:
-            settings: dict[str, Any] = {"labels": [0, 1], "digits": 3, "zero_division": np.nan}
-            settings["target_names"] = ["0 benign", "1 malignant"]
-            table = classification_report(judged.labels, predicted, **settings)
-            lines += [table, *_confusion_lines(metrics[split]["at_0.5"]["confusion_matrix"]), ""]
+            table = classification_report(
+                judged.labels,
+                scores[split].raw >= 0.5,
+                labels=[0, 1],
+                target_names=["0 benign", "1 malignant"],
+                digits=3,
+                zero_division=np.nan,
+            )
+            lines += [table, *_confusion_lines(shown["at_0.5"]["confusion_matrix"]), ""]
         lines += _metric_lines(metrics[split])
-    if metrics[judged.name]["in_context"]:
-        lines += ["", *_context_lines(metrics[judged.name])]
-    lines += ["", *_footnotes(metrics, judged.name)]
+    if shown["in_context"]:
+        lines += ["", *_context_lines(shown)]
+    lines += ["", *_baseline_lines(metrics["baselines"])]
     return "\n".join([*lines, *(f"Note: {note}." for note in metrics["notes"])])
 
 
@@ -160,44 +151,32 @@ def _confusion_lines(outcome: Mapping[str, int]) -> Iterator[str]:
 
 def _metric_lines(shown: Mapping[str, Any]) -> Iterator[str]:
     """Two columns of metrics, each with its 95 % interval where there is one."""
-    intervals = shown["ci95"] or {}
     threshold = shown["at_validation_threshold"]["threshold"]
-    at = {name: shown[name] for name in ("at_0.5", "at_validation_threshold")}
-    overall = {name: shown[name] for name in ("roc_auc", "average_precision")}
-    calibration = shown["calibration"]
-    head = "95 % intervals" * bool(intervals)
+    head = "95 % intervals" * bool(shown["ci95"])
     yield _row(head, "at 0.5", f"at {threshold:.4g}, from validation")
-    yield from _rows(METRICS, at, intervals)
-    yield from _rows(tuple(overall), {"": overall}, {"": intervals})
-    yield _row("", "raw", "recalibrated")
-    ends = intervals.get("calibration", {})
-    yield from _rows(("brier", "ece", "slope", "intercept"), calibration, ends)
+    for name in METRICS:
+        yield _metric_line(*((shown, at, name) for at in scorecard.AT))
+    for name in ("roc_auc", "average_precision"):
+        yield _metric_line((shown, name))
+    yield _row("calibration", "raw", "recalibrated")
+    for name in ("brier", "ece", "slope", "intercept"):
+        yield _metric_line(*((shown, "calibration", kind, name) for kind in shown["calibration"]))
 
 
 def _context_lines(shown: Mapping[str, Any]) -> Iterator[str]:
     """The patches that have neighbours, alone and in context, side by side."""
-    both = {"alone": shown["alone"], "in context": shown["in_context"]}
-    patches = shown["alone"]["patches"]
+    both, at = (shown["alone"], shown["in_context"]), "at_validation_threshold"
+    patches, (alone, context) = both[0]["patches"], (one[at]["threshold"] for one in both)
     yield f"Alone and in context: the {patches:,} patches with neighbours on their slide."
-    at = {how: one["at_validation_threshold"] for how, one in both.items()}
-    yield _row("", *(f"{how}, at {one['threshold']:.4g}" for how, one in at.items()))
-    ends = {how: one["ci95"] or {} for how, one in both.items()}
-    within = {how: one.get("at_validation_threshold", {}) for how, one in ends.items()}
-    yield from _rows(("balanced_accuracy", "sensitivity", "specificity"), at, within)
-    yield from _rows(("roc_auc",), both, ends)
-    yield "Sensitivity by size of the connected group of malignant patches:"
-    yield _row("size", *both, "patches, groups")
-    for row in shown["foci"]:
-        found = [_cell(row[kind]) for kind in ("sensitivity", "sensitivity_in_context")]
-        yield _row(row["patches_per_group"], *found, f"{row['patches']:,}, {row['groups']:,}")
+    yield _row("", f"alone, at {alone:.4g}", f"in context, at {context:.4g}")
+    for name in ("balanced_accuracy", "sensitivity", "specificity"):
+        yield _metric_line(*((one, at, name) for one in both))
+    yield _metric_line(*((one, "roc_auc") for one in both))
 
 
-def _rows(
-    names: Sequence[str], columns: Mapping[str, Any], intervals: Mapping[str, Any]
-) -> Iterator[str]:
-    for name in names:
-        cells = [_cell(columns[at][name], intervals.get(at, {}).get(name)) for at in columns]
-        yield _row(NAMES.get(name, name), *cells)
+def _metric_line(*places: tuple[Any, ...]) -> str:
+    """Lays out a metric at several places, given as to `pick`."""
+    return _row(places[0][-1], *(_cell(*pick(*place)) for place in places))
 
 
 def _row(name: str, *cells: str) -> str:
@@ -210,17 +189,7 @@ def _cell(value: float | None, interval: Sequence[float] | None = None) -> str:
     return f"{value:.4f}" + (f" ({interval[0]:.3f} to {interval[1]:.3f})" if interval else "")
 
 
-def _footnotes(metrics: Mapping[str, Any], judged: str) -> Iterator[str]:
-    """The baselines, and what the published scripts would have said."""
-    reached = [
-        f"{what} {_cell(baseline['roc_auc'], (baseline['ci95'] or {}).get('roc_auc'))}"
-        for name, what in (("colour", "colours alone"), ("patient_identity", "patient alone"))
-        if (baseline := metrics["baselines"][name])
-    ]
-    if reached:
-        yield f"Without a network: ROC AUC of {', of '.join(reached)}."
-    at_half = metrics[judged]["at_0.5"]
-    yield (
-        f'The published scripts would print "sensitivity" {_cell(at_half["specificity"])} '
-        f'and "specificity" {_cell(at_half["sensitivity"])}: each is the other.'
-    )
+def _baseline_lines(baselines: Mapping[str, Any]) -> Iterator[str]:
+    for name, what in (("colour", "colours alone"), ("patient_identity", "patient alone")):
+        if baselines[name]:
+            yield f"Without a network, {what}: roc_auc {_cell(*pick(baselines[name], 'roc_auc'))}"

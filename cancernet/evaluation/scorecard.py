@@ -1,4 +1,4 @@
-"""The metrics of every split and baseline, under the names that metrics.json has."""
+"""The metrics of splits and baselines, under the names that metrics.json has, and notes on them."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -8,7 +8,7 @@ import numpy as np
 
 from cancernet.data.dataset import Dataset, Split
 from cancernet.evaluation.baselines import WHAT, WHY_NONE
-from cancernet.evaluation.calibration import NO_LINE, Decision, cox_line, fit_decision, recalibrate
+from cancernet.evaluation.calibration import NO_LINE, Decision, cox_line, fit_decision
 from cancernet.evaluation.context import Grid, Scores, foci
 from cancernet.evaluation.metrics import (
     BINS,
@@ -25,14 +25,10 @@ from cancernet.evaluation.metrics import (
     per_patient,
 )
 
-# With fewer the percentiles are those of a handful of patients, and far too narrow.
-FEWEST_PATIENTS = 10
+AT = ("at_0.5", "at_validation_threshold")
 
-# A hundred patches per bin: chance alone still makes an error of some 0.03 of them.
-FEWEST_PATCHES = 100 * BINS
-
-# More resamples than this share without a metric are worth a note.
-FEW = 0.05
+FEWEST_PATIENTS = 10  # With fewer the percentiles are those of a handful, and far too narrow.
+FEWEST_PATCHES = 100 * BINS  # Even with so many chance makes a calibration error of some 0.03.
 
 
 @dataclass(frozen=True)
@@ -44,134 +40,107 @@ class Scored:
     samples: dict[str, Any] | None
 
 
-def evaluate(
-    data: Dataset,
-    probabilities: Mapping[str, Probabilities],
-    decision: Decision,
-    baselines: Mapping[str, Mapping[str, Probabilities] | None],
-    config: Mapping[str, Any],
-) -> tuple[dict[str, Any], list[str]]:
-    """Scores network and baselines, given as to `report.make_metrics`.
-
-    Returns:
-        "testing", "validation" and "baselines" of metrics.json, and notes on them.
-    """
-    notes: list[str] = []
-    metrics: dict[str, Any] = {"testing": None, "validation": None, "baselines": {}}
-    scored: dict[str, Scored] = {}
-    for split in (data.testing, data.validation):
-        if not split:
-            notes.append(f"{split.name}: not scored, this split of the data set is empty")
-            continue
-        own = probabilities[split.name]
-        found = score(split, own, decision, config)
-        around, more = score_in_context(split, own, decision, config)
-        scored[split.name], metrics[split.name] = found, found.metrics | around
-        said = [*_one_class(found.metrics), *found.notes]
-        said += [note for note in more if note.partition(": ")[2] not in said]
-        notes += [f"{split.name}: {note}" for note in said]
-    judged = data.judged
-    for name, scores in baselines.items():
-        if scores is None:
-            metrics["baselines"][name] = None
-            notes.append(f"baseline {name}: {WHY_NONE[name]}")
-            continue
-        fitted, unfitted = fit_decision(
-            data.validation.labels, scores["validation"], measure=config["THRESHOLD_MEASURE"]
-        )
-        found = score(judged, scores[judged.name], fitted, config)
-        compared = compare(scored[judged.name], found)
-        metrics["baselines"][name] = {"split": judged.name, **compared}
-        # What is said of the network's metrics need not be said again.
-        more = [*unfitted, *(note for note in found.notes if note not in scored[judged.name].notes)]
-        notes += [f"baseline {name}: {note}" for note in more]
-        notes += [f"{judged.name}: {note}" for note in _verdict(name, compared)]
-    return metrics, notes
-
-
-def score(
-    split: Split, probabilities: Probabilities, decision: Decision, config: Mapping[str, Any]
-) -> Scored:
-    """Computes the metrics of one classifier, alone, on one split, with intervals by bootstrap."""
-    labels = split.labels
-    calibrated = recalibrate(probabilities, decision.recalibration)
-    thresholds = {"at_0.5": 0.5, "at_validation_threshold": decision.threshold}
+def score(split: Split, scores: Scores, threshold: float, config: Mapping[str, Any]) -> Scored:
+    """Computes the metrics of one classifier's raw scores, with intervals by bootstrap."""
+    labels, patients = split.labels, split.patients
     metrics = {
-        "patients": len(set(split.patients)),
-        "patches": len(labels),
+        "patients": len(set(patients)),
+        "patches": len(split),
         "prevalence": float(np.mean(labels == 1)),
-        **_measure(labels, probabilities, calibrated, thresholds),
+        **_measure(labels, scores, threshold),
     }
     samples = None
     if metrics["patients"] >= FEWEST_PATIENTS:
-        drawn = draw(split.patients, resamples=config["RESAMPLES"], seed=config["SEED"])
-        samples = _measure(labels, probabilities, calibrated, thresholds, drawn)
+        drawn = draw(patients, resamples=config["RESAMPLES"], seed=config["SEED"])
+        samples = _measure(labels, scores, threshold, drawn)
     metrics["ci95"] = samples and _intervals(samples)
-    metrics["per_patient"] = per_patient(
-        labels, probabilities, split.patients, threshold=decision.threshold
-    )
-    return Scored(metrics, list(_notes(metrics, samples)), samples)
+    metrics["per_patient"] = per_patient(labels, scores.raw, patients, threshold=threshold)
+    return Scored(metrics, list(_notes(metrics)), samples)
 
 
-def score_in_context(
-    split: Split, probabilities: Probabilities, decision: Decision, config: Mapping[str, Any]
-) -> tuple[dict[str, Any], list[str]]:
-    """Scores the patches that have neighbours, alone and in context.
+def score_network(
+    split: Split, scores: Scores, decision: Decision, config: Mapping[str, Any]
+) -> Scored:
+    """Scores the network: all patches, and those that have neighbours alone and in context."""
+    found = score(split, scores, decision.threshold, config)
+    metrics = found.metrics | dict.fromkeys(("alone", "in_context", "foci"))
+    notes = [*_one_class(found.metrics), *found.notes]
+    there = np.flatnonzero(np.isfinite(scores.in_context))
+    if decision.context and len(there):
+        part, alone = replace(split, rows=[split.rows[index] for index in there]), scores[there]
+        around, least = Scores(*[alone.in_context] * 3), decision.context.threshold
+        said: dict[str, list[str]] = {}
+        for name, values, threshold in (
+            ("alone", alone, decision.threshold),
+            ("in_context", around, least),
+        ):
+            one = score(part, values, threshold, config)
+            metrics[name] = one.metrics
+            for note in one.notes:
+                said.setdefault(note, []).append(name)
+        predicted = (alone.raw >= decision.threshold, around.raw >= least)
+        metrics["foci"] = foci(Grid.of_split(part), part.labels, *predicted)
+        notes += [f"{', '.join(of)}: {note}" for note, of in said.items() if note not in notes]
+    elif decision.context:
+        notes.append("alone, in_context, foci: no patch has a neighbour on its slide")
+    return Scored(metrics, [f"{split.name}: {note}" for note in notes], found.samples)
+
+
+def score_baseline(
+    name: str,
+    data: Dataset,
+    probabilities: Mapping[str, Probabilities] | None,
+    network: Scored,
+    config: Mapping[str, Any],
+) -> tuple[dict[str, Any] | None, list[str]]:
+    """Scores a baseline of that name on `data.judged`, with a threshold of its own.
 
     Returns:
-        "alone", "in_context" and "foci" of a split's metrics, None where no patch is in context;
-        and notes on them.
+        The metrics, with "network_lead": the difference of ROC AUC over the same resamples; and
+        notes, but for those that the network's metrics have as well. None for the metrics of a
+        baseline without probabilities.
     """
-    nothing = dict.fromkeys(("alone", "in_context", "foci"))
-    if decision.context is None:
-        return nothing, []  # The notes of the fit say why.
-    in_context = Scores.of(split, probabilities, decision).in_context
-    there = np.flatnonzero(np.isfinite(in_context))
-    if not len(there):
-        return nothing, ["alone, in_context, foci: no patch has a neighbour on its slide"]
-    part = replace(split, rows=[split.rows[index] for index in there])
-    alone = score(part, probabilities[there], decision, config)
-    around = Decision(decision.context.threshold, None)
-    found = score(part, in_context[there], around, config)
-    rows = foci(
-        Grid.of_split(part),
-        part.labels,
-        probabilities[there] >= decision.threshold,
-        in_context[there] >= around.threshold,
+    if probabilities is None:
+        return None, [f"baseline {name}: {WHY_NONE[name]}"]
+    judged, measure = data.judged, config["THRESHOLD_MEASURE"]
+    fitted, notes = fit_decision(
+        data.validation.labels, probabilities["validation"], measure=measure
     )
-    notes: dict[str, list[str]] = {}
-    for name, one in (("alone", alone), ("in_context", found)):
-        for note in one.notes:
-            notes.setdefault(note, []).append(name)
-    metrics = {"alone": alone.metrics, "in_context": found.metrics, "foci": rows}
-    return metrics, [f"{', '.join(names)}: {note}" for note, names in notes.items()]
+    found = score(
+        judged, Scores.of(judged, probabilities[judged.name], fitted), fitted.threshold, config
+    )
+    notes += [note for note in found.notes if f"{judged.name}: {note}" not in network.notes]
+    lead = None
+    if (area := found.metrics["roc_auc"]) is not None:
+        lead = {"roc_auc": network.metrics["roc_auc"] - area, "ci95": None}
+        if network.samples and found.samples:
+            lead["ci95"] = interval(network.samples["roc_auc"] - found.samples["roc_auc"])
+    metrics = {"split": judged.name, **found.metrics, "network_lead": lead}
+    del metrics["per_patient"]
+    verdict = [f"{judged.name}: {note}" for note in _verdict(name, metrics)]
+    return metrics, [f"baseline {name}: {note}" for note in notes] + verdict
 
 
 def _measure(
-    labels: Labels,
-    probabilities: Probabilities,
-    calibrated: Probabilities,
-    thresholds: Mapping[str, float],
-    weights: Weights | None = None,
+    labels: Labels, scores: Scores, threshold: float, weights: Weights | None = None
 ) -> dict[str, Any]:
     """Computes the metrics of the split itself or, those that have intervals, of resamples."""
     metrics: dict[str, Any] = {}
-    for at, threshold in thresholds.items():
-        counts = confusion(labels, probabilities, threshold=threshold, weights=weights)
-        metrics[at] = {name: getattr(counts, name) for name in METRICS}
-        if weights is None:
-            head = {"threshold": threshold, "confusion_matrix": asdict(counts)}
-            metrics[at] = head | metrics[at]
-    metrics["roc_auc"], metrics["average_precision"] = areas(labels, probabilities, weights)
-    metrics |= {"brier": brier(labels, probabilities, weights), "calibration": {}}
-    for kind, values in (("raw", probabilities), ("recalibrated", calibrated)):
-        ece = expected_calibration_error(labels, values, weights)
-        found = {"brier": brier(labels, values, weights), "ece": ece}
+    for at, least in zip(AT, (0.5, threshold), strict=True):
+        counts = confusion(labels, scores.raw, threshold=least, weights=weights)
+        head = {"threshold": least, "confusion_matrix": asdict(counts)} if weights is None else {}
+        metrics[at] = head | counts.rates()
+    metrics["roc_auc"], metrics["average_precision"] = areas(labels, scores.raw, weights)
+    calibration = {}
+    for kind, values in (("raw", scores.raw), ("recalibrated", scores.calibrated)):
+        calibration[kind] = {
+            "brier": brier(labels, values, weights),
+            "ece": expected_calibration_error(labels, values, weights),
+        }
         if weights is None:
             line = cox_line(labels, values)
-            found |= asdict(line) if line else {"slope": None, "intercept": None}
-        metrics["calibration"][kind] = found
-    return metrics
+            calibration[kind] |= asdict(line) if line else {"slope": None, "intercept": None}
+    return metrics | {"brier": calibration["raw"]["brier"], "calibration": calibration}
 
 
 def _intervals(samples: Mapping[str, Any]) -> dict[str, Any]:
@@ -181,19 +150,18 @@ def _intervals(samples: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _left_out(samples: Mapping[str, Any], where: str = "") -> Iterator[str]:
-    """Names the metrics that more than a few resamples could not be used for."""
-    for name, values in samples.items():
-        if isinstance(values, dict):
-            yield from _left_out(values, f" {name.replace('_', ' ')}")
-        elif FEW < (share := np.mean(np.isnan(values))) < 1:
-            yield f"{name}{where} ({share:.0%})"
+def pick(metrics: Mapping[str, Any], *names: str) -> tuple[Any, Any]:
+    """Finds a metric and its 95 % interval, None where it has none, by names from outside in."""
+    value, ends = metrics, metrics["ci95"]
+    for name in names:
+        value, ends = value[name], ends and ends.get(name)
+    return value, ends
 
 
-def _notes(metrics: Mapping[str, Any], samples: Mapping[str, Any] | None) -> Iterator[str]:
+def _notes(metrics: Mapping[str, Any]) -> Iterator[str]:
     """Says of each metric that is None why it is, and what must be read with caution."""
     patients, patches = metrics["patients"], metrics["patches"]
-    for at in ("at_0.5", "at_validation_threshold"):
+    for at in AT:
         if missing := [name for name in METRICS if metrics[at][name] is None]:
             counts = metrics[at]["confusion_matrix"]
             yield (
@@ -213,10 +181,8 @@ def _notes(metrics: Mapping[str, Any], samples: Mapping[str, Any] | None) -> Ite
             "chance alone makes the expected calibration error too high with few patches "
             f"({patches:,}) or patients ({patients})"
         )
-    if samples is None:
+    if metrics["ci95"] is None:
         yield f"no intervals (ci95): they take {FEWEST_PATIENTS} patients, found {patients}"
-    elif left_out := ", ".join(_left_out(samples)):
-        yield f"ci95 leaves out resamples where a metric is not defined: {left_out}"
     if single := sum(row["roc_auc"] is None for row in metrics["per_patient"]):
         yield (
             "per_patient is null where a patient has patches of one class alone, as "
@@ -226,27 +192,16 @@ def _notes(metrics: Mapping[str, Any], samples: Mapping[str, Any] | None) -> Ite
 
 def _one_class(metrics: Mapping[str, Any]) -> Iterator[str]:
     """Says where the network predicts the same for all: it has learnt nothing that shows there."""
-    seen = []
-    for name in ("at_0.5", "at_validation_threshold"):
-        counts = metrics[name]["confusion_matrix"]
-        for predicted, others in (("malignant", ("tn", "fn")), ("benign", ("tp", "fp"))):
-            if counts not in seen and not any(counts[other] for other in others):
-                yield (
-                    f"THE NETWORK PREDICTS ONE CLASS ONLY {name.replace('_', ' ')}: "
-                    f"all {metrics['patches']:,} patches are predicted {predicted}"
-                )
-        seen.append(counts)
-
-
-def compare(network: Scored, baseline: Scored) -> dict[str, Any]:
-    """Gives a baseline's metrics and `network_lead`, the AUC difference over the same resamples."""
-    metrics = {name: value for name, value in baseline.metrics.items() if name != "per_patient"}
-    difference = None
-    if metrics["roc_auc"] is not None:
-        difference = {"roc_auc": network.metrics["roc_auc"] - metrics["roc_auc"], "ci95": None}
-        if network.samples and baseline.samples:
-            difference["ci95"] = interval(network.samples["roc_auc"] - baseline.samples["roc_auc"])
-    return metrics | {"network_lead": difference}
+    found: dict[str, str] = {}
+    for at in AT:
+        for missing, predicted in (("npv", "malignant"), ("ppv", "benign")):
+            if metrics[at][missing] is None:
+                found.setdefault(predicted, at.replace("_", " "))
+    for predicted, at in found.items():
+        yield (
+            f"THE NETWORK PREDICTS ONE CLASS ONLY {at}: all {metrics['patches']:,} patches are "
+            f"predicted {predicted}"
+        )
 
 
 def _verdict(name: str, baseline: Mapping[str, Any]) -> Iterator[str]:

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 
 from cancernet.files import replacing
-from cancernet.prediction.scored import Slide
+from cancernet.prediction.model import Metadata
+from cancernet.prediction.scored import Slide, of_image
 from cancernet.prediction.slides import Frame
 
-FORM = 1  # Of the files; one of another form is not read.
+FORM = 2  # Of the files; one of another form is not read.
+COLUMNS = ("places", "probability", "skipped", "pictures")
 
 
 class Done:
@@ -34,42 +36,24 @@ class Done:
         name = str(Path(file).resolve()).encode(errors="surrogateescape")
         return self._folder / f"{hashlib.sha256(name).hexdigest()[:16]}.npz"
 
-    def load(self, file: str) -> tuple[Slide, dict[str, Any]] | None:
-        """Reads a slide, without rows, and what these are made of; None where it is not done."""
+    def load(self, file: str, metadata: Metadata) -> Slide | None:
+        """Reads a slide, None where it is not done; its model's metadata may be other ones now."""
         if self._again:
             return None
         try:
             with self._path(file).open("rb") as opened, np.load(opened) as saved:
                 if str(saved["key"]) != self._key(file):
                     return None
-                frame: dict[str, Any] = {
-                    name: tuple(value) if isinstance(value, list) else value
-                    for name, value in json.loads(str(saved["frame"])).items()
-                }
-                skipped = [(x, y) for x, y in saved["skipped"].tolist()]
-                slide = Slide(
-                    Path(file).stem,
-                    skipped=skipped,
-                    pictures=list(saved["pictures"]),
-                    frame=Frame(**frame),
-                    identity=str(saved["identity"]) or None,
-                )
-                return slide, {name: saved[name] for name in ("places", "probability")}
+                columns = {name: saved[name] for name in COLUMNS}
+                identity, frame = json.loads(str(saved["facts"]))
+                return of_image(file, metadata, frame=Frame(**frame), identity=identity, **columns)
         except Exception:  # There is none, or it is damaged: the slide is scored.
             return None
 
     def save(self, file: str, slide: Slide) -> None:
         """Writes what `load` reads."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        facts = [row.source.facts for row in slide.rows]
+        facts = json.dumps([slide.identity, asdict(slide.frame)])
+        columns = {name: getattr(slide, name) for name in COLUMNS}
         with replacing(self._path(file)) as beside, beside.open("wb") as target:
-            np.savez_compressed(
-                target,
-                key=self._key(file),
-                identity=slide.identity or "",
-                frame=json.dumps(asdict(slide.frame)),
-                places=np.array([(each.x, each.y) for each in facts], np.int64).reshape(-1, 2),
-                probability=np.array([row.probability for row in slide.rows], np.float32),
-                skipped=np.array(slide.skipped, np.int64).reshape(-1, 2),
-                pictures=np.array(slide.pictures, np.uint8),
-            )
+            np.savez_compressed(target, key=self._key(file), facts=facts, **columns)

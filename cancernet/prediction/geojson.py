@@ -8,17 +8,16 @@ says by `objectType` what it becomes, and bears `classification`, `measurements`
 import json
 import uuid
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import shapely
-from numpy.typing import NDArray
 
 from cancernet.evaluation.metrics import shortest
 from cancernet.files import replacing
+from cancernet.prediction.scored import Slide
+from cancernet.prediction.slides import Frame
 
 # Red, green, blue, told apart by every kind of eye: Okabe & Ito (2008), "Color Universal Design".
 MALIGNANT = {"name": "malignant", "color": [213, 94, 0]}
@@ -28,89 +27,75 @@ BENIGN = {"name": "benign", "color": [86, 180, 233]}
 NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "cancernet/predictions")
 
 
-@dataclass(frozen=True)
-class Tiles:
-    """The scored tiles of one slide, in pixels of its finest level.
-
-    Attributes:
-        edges: Left, upper, right and lower edge of each, shape (tiles, 4). Neighbours share theirs.
-        malignant: Whether each is predicted malignant, shape (tiles,).
-        measurements: By name, a value per tile; NaN where it has none.
-        micrometres: Per pixel of the finest level, along x and along y; None where unknown.
-    """
-
-    edges: NDArray[np.float64]
-    malignant: NDArray[np.bool_]
-    measurements: Mapping[str, NDArray[np.floating[Any]]]
-    micrometres: tuple[float, float] | None
-
-    @cached_property
-    def outline(self) -> shapely.MultiPolygon:
-        """What is predicted malignant, merged into polygons with holes."""
-        merged = shapely.union_all(shapely.box(*self.edges[self.malignant].T))
-        return shapely.MultiPolygon(getattr(merged, "geoms", [merged] if merged.area else []))
-
-    def extent(self) -> dict[str, float]:
-        """Measures what is predicted malignant, to the nearest tile.
-
-        Returns:
-            "malignant_area_mm2", and "largest_focus_mm": the diameter of the smallest circle round
-            the connected area that is largest in this. Nothing where the scale is unknown.
-        """
-        if self.micrometres is None:
-            return {}
-        scale = np.array(self.micrometres) / 1000
-        outline = shapely.transform(self.outline, lambda points: points * scale)
-        radii = shapely.minimum_bounding_radius(shapely.get_parts(outline))
-        return {
-            "malignant_area_mm2": float(outline.area),
-            "largest_focus_mm": float(2 * radii.max(initial=0)),
-        }
-
-
-def write(path: Path, slide: str, tiles: Tiles, *, about: str) -> None:
-    """Writes a FeatureCollection: a detection per tile, and an annotation round the malignant.
-
-    Args:
-        path: File to write.
-        slide: Its name, from which the objects' identifiers are derived.
-        tiles: What was scored.
-        about: Begins the annotation's name, such as "Predicted malignant".
-    """
+def write(path: Path, slide: Slide) -> dict[str, float]:
+    """Writes a detection per tile, an annotation round the malignant; returns their `extent`."""
+    outline = outline_of(slide)
+    size = extent(outline, slide.frame)
     features = [
         # Not by the tile's name: two patches may share a place.
-        {"type": "Feature", "id": str(uuid.uuid5(NAMESPACE, f"{slide}/{number}")), **feature}
-        for number, feature in enumerate([*_detections(tiles), *_annotation(tiles, about)])
+        {"type": "Feature", "id": str(uuid.uuid5(NAMESPACE, f"{slide.name}/{number}")), **feature}
+        for number, feature in enumerate([*_detections(slide), *_annotation(slide, outline, size)])
     ]
     content = {"type": "FeatureCollection", "features": features}
     with replacing(path) as beside:
         beside.write_text(json.dumps(content, separators=(",", ":")), encoding="utf-8")
+    return size
 
 
-def _detections(tiles: Tiles) -> Iterator[dict[str, Any]]:
-    for index, (left, upper, right, lower) in enumerate(tiles.edges.round(2).tolist()):
+def outline_of(slide: Slide) -> shapely.MultiPolygon:
+    """Merges what is predicted malignant into polygons with holes, in pixels."""
+    malignant = slide.edges()[slide.placed & slide.predicted]
+    merged = shapely.union_all(shapely.box(*malignant.T))
+    return shapely.MultiPolygon(getattr(merged, "geoms", [merged] if merged.area else []))
+
+
+def extent(outline: shapely.MultiPolygon, frame: Frame) -> dict[str, float]:
+    """Measures an outline, to the nearest tile.
+
+    Returns:
+        "malignant_area_mm2", and "largest_focus_mm": the diameter of the smallest circle round the
+        connected area that is largest in this. Nothing where the scale is unknown.
+    """
+    if frame.micrometres is None:
+        return {}
+    scale = frame.micrometres / np.array(frame.scale) / 1000
+    outline = shapely.transform(outline, lambda points: points * scale)
+    radii = shapely.minimum_bounding_radius(shapely.get_parts(outline))
+    return {
+        "malignant_area_mm2": float(outline.area),
+        "largest_focus_mm": float(2 * radii.max(initial=0)),
+    }
+
+
+def _detections(slide: Slide) -> Iterator[dict[str, Any]]:
+    columns = {"probability": slide.probability, "calibrated": slide.calibrated}
+    columns["in context"] = slide.in_context
+    edges, predicted = slide.edges().round(2), slide.predicted
+    for index in np.flatnonzero(slide.placed):
+        left, upper, right, lower = edges[index].tolist()
         corners = [[left, upper], [right, upper], [right, lower], [left, lower], [left, upper]]
         values = {
             name: float(shortest(values[index]))
-            for name, values in tiles.measurements.items()
+            for name, values in columns.items()
             if np.isfinite(values[index])
         }
-        kind = MALIGNANT if tiles.malignant[index] else BENIGN
+        kind = MALIGNANT if predicted[index] else BENIGN
         geometry = {"type": "Polygon", "coordinates": [corners]}
-        name = f"x={left:g}, y={upper:g}"
-        yield _feature(geometry, "detection", name, kind, values)
+        yield _feature(geometry, "detection", f"x={left:g}, y={upper:g}", kind, values)
 
 
-def _annotation(tiles: Tiles, about: str) -> Iterator[dict[str, Any]]:
-    outline = tiles.outline
+def _annotation(
+    slide: Slide, outline: shapely.MultiPolygon, size: Mapping[str, float]
+) -> Iterator[dict[str, Any]]:
     if outline.is_empty:
         return
     # QuPath refuses a MultiPolygon of a single polygon.
     shape = outline if len(outline.geoms) > 1 else outline.geoms[0]
     names = {"malignant_area_mm2": "area mm^2", "largest_focus_mm": "largest focus mm"}
-    measurements = {names[name]: round(value, 4) for name, value in tiles.extent().items()}
+    measurements = {names[name]: round(value, 4) for name, value in size.items()}
     geometry = json.loads(shapely.to_geojson(shapely.set_precision(shape, 0.01)))
-    yield _feature(geometry, "annotation", about, MALIGNANT, measurements)
+    name = f"Predicted malignant{slide.how}"
+    yield _feature(geometry, "annotation", name, MALIGNANT, measurements)
 
 
 def _feature(
@@ -120,13 +105,11 @@ def _feature(
     classification: Mapping[str, Any],
     measurements: Mapping[str, float],
 ) -> dict[str, Any]:
-    return {
-        "geometry": geometry,
-        "properties": {
-            "objectType": kind,
-            "name": name,
-            "classification": classification,
-            "isLocked": True,
-            "measurements": measurements,
-        },
+    properties = {
+        "objectType": kind,
+        "name": name,
+        "classification": classification,
+        "isLocked": True,
+        "measurements": measurements,
     }
+    return {"geometry": geometry, "properties": properties}

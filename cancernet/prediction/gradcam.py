@@ -20,6 +20,9 @@ from cancernet.files import replacing
 
 COLUMNS = 8  # Of a contact sheet.
 
+# A patch's file, its probability of class 1, and the image as the network sees it.
+Example = tuple[str, np.float32, NDArray[np.float32]]
+
 
 def grad_cam(network: keras.Sequential, images: NDArray[np.float32]) -> NDArray[np.float32]:
     """Tells which parts of each patch speak for class 1, malignant.
@@ -46,32 +49,28 @@ def grad_cam(network: keras.Sequential, images: NDArray[np.float32]) -> NDArray[
 
 
 def draw_sheet(
-    path: Path,
-    images: NDArray[np.float32],
-    evidence: NDArray[np.float32],
-    captions: Sequence[str],
-    *,
-    sample: bool,
+    path: Path, network: keras.Sequential, examples: Sequence[Example], *, sample: bool
 ) -> None:
     """Draws a contact sheet: each patch, and beside it the same in grey under its evidence.
 
-    Evidence, as `grad_cam` gives it, is scaled to each patch's own highest value, since the
-    gradient of one patch in a hundred is that of all others many times over.
+    Evidence is scaled to each patch's own highest value, since the gradient of one patch in a
+    hundred is that of all others many times over.
     """
-    rows = -(-len(images) // COLUMNS)
-    columns = min(COLUMNS, len(images))
+    maps = grad_cam(network, np.stack([image for _, _, image in examples]))
+    rows = -(-len(examples) // COLUMNS)
+    columns = min(COLUMNS, len(examples))
     figure = Figure(figsize=(max(columns * 1.9, 6), rows * 1.25 + 1.4), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()
-    height, width = images.shape[1:3]
-    for axes, image, map_, caption in zip(grid.flat, images, evidence, captions, strict=False):
-        fine = tf.image.resize(map_[..., np.newaxis], (height, width)).numpy()[..., 0]
+    for axes, (file, probability, image), evidence in zip(grid.flat, examples, maps, strict=False):
+        height, width, _ = image.shape
+        fine = tf.image.resize(evidence[..., np.newaxis], (height, width)).numpy()[..., 0]
         colours = mpl.colormaps["viridis"](fine / max(fine.max(), 1e-12))[..., :3]
         grey = np.repeat(image.mean(axis=2, keepdims=True), 3, axis=2)
-        gap = np.ones((height, 2, 3))
-        axes.imshow(np.hstack([image, gap, (grey + colours) / 2]))
-        axes.set_title(caption.encode("ascii", "replace").decode(), fontsize=5, parse_math=False)
+        axes.imshow(np.hstack([image, np.ones((height, 2, 3)), (grey + colours) / 2]))
+        caption = f"{probability:.2f}  {Path(file).name[-32:]}".encode("ascii", "replace").decode()
+        axes.set_title(caption, fontsize=5, parse_math=False)
     notice = f"{SAMPLE_NOTICE}\n" if sample else ""
     figure.suptitle(
         f"{notice}Grad-CAM: bright is what speaks most for malignant within a patch",

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import shutil
 import tempfile
 import zipfile
@@ -26,6 +25,7 @@ import h5py
 from cancernet.cli import SAMPLE_NOTICE, InputError
 from cancernet.evaluation.calibration import Recalibration
 from cancernet.evaluation.context import Context
+from cancernet.files import read_json
 
 if TYPE_CHECKING:  # What can be refused is refused before TensorFlow is loaded.
     import keras
@@ -39,8 +39,6 @@ CONVERT = (
     "was made, keras.models.load_model(...).save_weights('cancernet.h5') writes one for --model."
 )
 USUAL_SIZE = 48, 48  # Height and width that the published network takes, where no file says.
-MOST_REACH = 100  # Of a context's kernel, in patches: its work grows with the square.
-LARGEST_SIDE = 1024  # Of the patches, in pixels: the dense layer's weights grow with their area.
 
 # What a layer computes beside its weights, whose shapes are checked when they are loaded. All else
 # in a description is names, first values and how it was trained.
@@ -118,17 +116,9 @@ def _read_layers(path: Path) -> tuple[str, list[Any] | None]:
 
 
 def _image_size(layers: list[Any]) -> tuple[int, int]:
-    """Finds height and width of the patches in the description of the first layers."""
-    first, second = (layer["config"] for layer in layers[:2])
-    _, *shape = first["batch_shape" if "batch_shape" in first else "batch_input_shape"]
-    if "channels_first" in (first.get("data_format"), second.get("data_format")):
-        shape = [*shape[1:], shape[0]]
-    height, width, channels = shape
-    if channels != 3 or not all(side in range(1, LARGEST_SIDE + 1) for side in (height, width)):
-        raise ValueError(
-            f"it takes images of height, width and channels {shape}; expected at most "
-            f"{LARGEST_SIDE} pixels per side and 3 channels"
-        )
+    """Finds height and width of the patches in the description of the first layer."""
+    first = layers[0]["config"]
+    _, height, width, _ = first["batch_shape" if "batch_shape" in first else "batch_input_shape"]
     return int(height), int(width)
 
 
@@ -147,21 +137,16 @@ def read_metadata(path: Path) -> Metadata | None:
     if beside is None:
         return None
     try:
-        content = json.loads(beside.read_text(encoding="utf-8"))
-        threshold, line = float(content["threshold"]), content["recalibration"]
-        if line:
-            line = Recalibration(float(line["slope"]), float(line["intercept"]))
-        around = content.get("context")  # Older models have none.
-        context = Context(**around) if around else None
-        numbers = [number for each in (line, context) if each for number in vars(each).values()]
-        if not all(map(math.isfinite, (threshold, *numbers))):
-            raise ValueError("a number in it is NaN or infinite")
-        whole = context is None or isinstance(context.reach, int)
-        if context and not (whole and context.width > 0 and 0 < context.reach < MOST_REACH):
-            raise ValueError("its context has no kernel")
+        content = read_json(beside)
+        line, around = content["recalibration"], content.get("context")  # Older models have none.
         if content["sha256"] != hashlib.sha256(path.read_bytes()).hexdigest():
             raise ValueError("by its sha256 it belongs to another model")
-        return Metadata(threshold, line, bool(content["sample"]), context)
+        return Metadata(
+            float(content["threshold"]),
+            Recalibration(**line) if line else None,
+            bool(content["sample"]),
+            Context(**around) if around else None,
+        )
     except (AttributeError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{beside} does not say what belongs to {path} ({type(error).__name__}: {error}). "
@@ -174,15 +159,15 @@ def describe(saved: SavedModel, *, average_symmetries: bool) -> list[str]:
     """Says which model is used, and how, and what is not known of it."""
     lines = [f"Model: {saved.path}, threshold {saved.metadata.threshold:.6g}."]
     if average_symmetries:
-        lines += [
+        lines.append(
             "Each patch gets the mean over its eight mirror images and turns. Threshold and "
             "recalibration are those made without."
-        ]
+        )
     if saved.alone:
-        lines += [
+        lines.append(
             f"Notice: there is no {saved.path.with_suffix('.json').name} beside it, so the "
             "threshold is 0.5 and calibrated probabilities are the network's own."
-        ]
+        )
     return lines + [SAMPLE_NOTICE] * saved.metadata.sample
 
 

@@ -1,15 +1,21 @@
-"""What a model says of patches: a row each, and the slides that they make up."""
+"""A slide and what a model says of its patches, in columns from which all results are written."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cancernet.data.patch import PATCH_SIDE
-from cancernet.evaluation.context import Context, Grid
+from cancernet.data.sample import SAMPLE_PATIENTS
+from cancernet.evaluation.calibration import recalibrate
+from cancernet.evaluation.context import FARTHEST, Context, Grid
 from cancernet.evaluation.metrics import shortest
-from cancernet.prediction.inputs import Source
+from cancernet.prediction.inputs import Source, read_source
+from cancernet.prediction.model import Metadata
 from cancernet.prediction.slides import Frame
 
 HEADER = (
@@ -18,115 +24,200 @@ HEADER = (
 )
 
 
-@dataclass(frozen=True)
-class Scored:
-    """A patch with its probabilities of class 1, malignant, in [0, 1]: a row of the result."""
-
-    source: Source
-    probability: np.float32  # The network's own.
-    calibrated: np.float32  # The same after recalibration.
-    malignant: bool  # Whether the probability reaches the model's threshold.
-    in_context: np.float32 | None = None  # In the light of its neighbours; None where it has none.
-    malignant_in_context: bool | None = None  # Whether that reaches the context's threshold.
-
-    @property
-    def row(self) -> tuple[object, ...]:
-        """A row of the CSV, as HEADER names its columns; malignant is 1 or 0."""
-        facts = self.source.facts
-        alone = (shortest(self.probability), shortest(self.calibrated), int(self.malignant))
-        around: tuple[object, ...] = (None, None)
-        if self.in_context is not None:
-            around = (shortest(self.in_context), int(bool(self.malignant_in_context)))
-        return (self.source.file, facts.patient, facts.x, facts.y, *alone, *around)
-
-    @property
-    def predicted(self) -> bool:
-        """Whether it is predicted malignant: in context where it has one."""
-        around = self.malignant_in_context
-        return self.malignant if around is None else around
-
-
 @dataclass
 class Slide:
-    """The patches of one slide."""
+    """The patches of one slide, or of an image that was cut.
 
-    name: str  # The patient, a slide of theirs, or the image that was cut; empty where not known.
-    rows: list[Scored] = field(default_factory=list)  # Those that were scored.
-    skipped: list[tuple[int, int]] = field(default_factory=list)  # Where there is no tissue.
-    # Where an image was cut, small pictures: uint8, RGB; of the rows, then of what was skipped.
-    pictures: list[NDArray[np.uint8]] = field(default_factory=list)
+    Arrays have a value per patch unless said otherwise. Probabilities are those of class 1,
+    malignant, float32 in [0, 1].
+
+    Attributes:
+        name: The patient, a slide of theirs, or the image; empty where none is known.
+        sources: Where each patch is from.
+        places: Left and upper edge in pixels, NaN where unknown, shape (patches, 2).
+        probability: The network's own.
+        metadata: Of the model.
+        frame: How places become pixels of the slide's finest level.
+        skipped: The places of tiles without tissue, shape (tiles, 2).
+        pictures: Of an image that was cut: a picture per patch, then per skipped tile, uint8, RGB,
+            shape (patches and tiles, side, side, 3).
+        identity: The same for all files of one slide, where it may have several.
+        labels: 0 benign, 1 malignant, -1 unknown.
+        calibrated: The probability after recalibration.
+        malignant: Whether the probability reaches the model's threshold.
+        in_context: In the light of its neighbours; NaN where it has none.
+    """
+
+    name: str
+    sources: Sequence[Source]
+    places: NDArray[np.float64]
+    probability: NDArray[np.float32]
+    metadata: Metadata
     frame: Frame = field(default_factory=Frame)
-    identity: str | None = None  # The same for all files of one slide, where it may have several.
+    skipped: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 2)))
+    pictures: NDArray[np.uint8] | None = None
+    identity: str | None = None
+
+    def __post_init__(self) -> None:
+        """Applies what was fitted on validation: recalibration, thresholds and context."""
+        known = [source.facts.label for source in self.sources]
+        self.labels = np.array([-1 if label is None else label for label in known], int)
+        self.calibrated = recalibrate(self.probability, self.metadata.recalibration)
+        self.malignant = self.probability >= self.metadata.threshold
+        self.in_context = np.full(len(known), np.nan, np.float32)
+        if self.metadata.context:
+            # Names tell numbers of any size.
+            cells = np.clip(np.nan_to_num(self.cells[: len(known)]), 0, FARTHEST - 1)
+            grid = Grid(np.where(self.placed, 0, -1), cells.astype(np.int64))
+            self.in_context = self.metadata.context.apply(grid, self.probability)
+
+    def __len__(self) -> int:
+        """Counts the patches."""
+        return len(self.sources)
+
+    def rows(self) -> Iterator[tuple[object, ...]]:
+        """Yields a row of the CSV per patch, as HEADER names its columns."""
+        predictions = zip(
+            *(self.sources, self.places.tolist(), self.probability, self.calibrated),
+            *(self.malignant, self.in_context, self.predicted),
+            strict=True,
+        )
+        for source, place, alone, calibrated, malignant, in_context, predicted in predictions:
+            x, y = (None if np.isnan(edge) else int(edge) for edge in place)
+            around = None if np.isnan(in_context) else int(predicted)
+            yield (
+                *(source.file, source.facts.patient, x, y, shortest(alone), shortest(calibrated)),
+                *(int(malignant), shortest(in_context), around),
+            )
+
+    # --- What maps show: a patch in context where it is in any ------------------------------------
 
     @property
-    def in_context(self) -> bool:
-        """Whether any patch is in context."""
-        return any(row.in_context is not None for row in self.rows)
+    def sample(self) -> bool:
+        """Whether model or patches are synthetic."""
+        return self.metadata.sample or self.name in SAMPLE_PATIENTS
+
+    @cached_property
+    def context(self) -> Context | None:
+        """What put patches in context; None where none is."""
+        return self.metadata.context if np.isfinite(self.in_context).any() else None
 
     @property
-    def first(self) -> tuple[int, int]:
-        """The least of the positions, along x and along y."""
-        facts = [row.source.facts for row in self.rows]
-        across = (each.x for each in facts if each.x is not None)
-        down = (each.y for each in facts if each.y is not None)
-        return min(across, default=0), min(down, default=0)
+    def how(self) -> str:
+        """What to add to words about what is shown."""
+        return ", in context" if self.context else ""
 
     @property
-    def step(self) -> tuple[int, int]:
-        """Width and height of a whole patch, in the pixels of the positions."""
-        sizes = [row.source.size for row in self.rows if row.source.size]
-        width, height = np.max(sizes or [(PATCH_SIDE, PATCH_SIDE)], axis=0).tolist()
-        return width, height
+    def threshold(self) -> float:
+        """From it on a patch is predicted malignant."""
+        return (self.context or self.metadata).threshold
+
+    @property
+    def shown(self) -> NDArray[np.float32]:
+        """The probability of each patch."""
+        if self.context is None:
+            return self.probability
+        # Where neighbours are missing, the calibrated probability is nearest to one in context.
+        return np.where(np.isnan(self.in_context), self.calibrated, self.in_context)
+
+    @property
+    def predicted(self) -> NDArray[np.bool_]:
+        """Whether each patch is predicted malignant."""
+        alone = np.isnan(self.in_context)
+        return np.where(alone, self.malignant, self.in_context >= self.threshold)
+
+    # --- Squares: a grid with one cell per patch, row 0 the upper edge, column 0 the left one ----
+
+    @cached_property
+    def step(self) -> NDArray[np.integer[Any]]:
+        """Width and height of a whole patch, in pixels of the places."""
+        sizes = [source.size for source in self.sources if source.size]
+        return np.max(sizes or [(PATCH_SIDE, PATCH_SIDE)], axis=0)
+
+    @cached_property
+    def cells(self) -> NDArray[np.float64]:
+        """Column and row, whole numbers or NaN, of each patch, then of each skipped tile."""
+        cells = np.concatenate([self.places, self.skipped])
+        placed = ~np.isnan(cells[:, 0])
+        first = cells[placed].min(axis=0, initial=np.inf)
+        # The nearest square: QuPath's tiles may be a pixel apart.
+        cells[placed] = (cells[placed] - first + self.step // 2) // self.step
+        return cells
+
+    @property
+    def placed(self) -> NDArray[np.bool_]:
+        """Whether the place of each patch is known."""
+        return ~np.isnan(self.places[:, 0])
+
+    @cached_property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of the grid."""
+        columns, rows = np.nanmax(self.cells, axis=0)
+        return int(rows) + 1, int(columns) + 1
+
+    @cached_property
+    def first(self) -> NDArray[np.intp]:
+        """The places in `cells` that are shown, row by row: of one square's the first."""
+        placed = np.flatnonzero(~np.isnan(self.cells[:, 0]))
+        columns, rows = self.cells[placed].T
+        return placed[np.unique(rows * self.shape[1] + columns, return_index=True)[1]]
+
+    def place(self, values: NDArray[Any], missing: Any) -> NDArray[Any]:
+        """Puts values of the patches, or of these and the skipped tiles, into their squares.
+
+        Returns:
+            The dtype of `values`, shape (rows, columns, ...).
+        """
+        grid = np.full((*self.shape, *values.shape[1:]), missing, values.dtype)
+        own = self.first[self.first < len(values)]
+        columns, rows = self.cells[own].T.astype(int)
+        grid[rows, columns] = values[own]
+        return grid
+
+    @property
+    def background(self) -> NDArray[np.bool_]:
+        """True in the squares of skipped tiles, shape (rows, columns)."""
+        return self.place(np.arange(len(self.cells)) >= len(self), False)
 
     def edges(self) -> NDArray[np.float64]:
         """Gives left, upper, right and lower edge of each patch in pixels of the finest level.
 
-        Shape (patches, 4); the positions of all are known. Neighbours share theirs to the bit.
+        Shape (patches, 4). Neighbours share theirs to the bit.
         """
-        facts, step = [row.source.facts for row in self.rows], self.step
-        whole = [row.source.size or step for row in self.rows]
-        starts = np.array([(each.x, each.y) for each in facts], float) - self.frame.first
-        ends = starts + np.array(whole)
+        starts = self.places - self.frame.first
+        ends = starts + np.array([source.size or self.step for source in self.sources])
         if self.frame.size:
             ends = np.minimum(ends, self.frame.size)
         scale, corner = np.array(self.frame.scale * 2), np.array(self.frame.corner * 2)
         return np.concatenate([starts, ends], axis=1) * scale + corner
 
 
-def group(rows: Sequence[Scored]) -> list[Slide]:
-    """Puts patches from files of their own into the slides that they make up."""
-    found: dict[str, Slide] = {}
-    for row in rows:
-        found.setdefault(row.source.slide, Slide(row.source.slide)).rows.append(row)
-    for slide in found.values():
-        if any(row.source.size for row in slide.rows):
-            slide.frame = Frame(micrometres=None)
-    return list(found.values())
+def of_image(
+    file: str, metadata: Metadata, *, places: Any, probability: NDArray[np.float32], **others: Any
+) -> Slide:
+    """Makes the slide of an image that was cut; `others` are attributes of `Slide`."""
+    places = np.reshape(np.asarray(places, float), (-1, 2))
+    others["skipped"] = np.reshape(np.asarray(others["skipped"], float), (-1, 2))
+    sources = [read_source(file)] * len(places)
+    return Slide(Path(file).stem, sources, places, probability, metadata, **others)
 
 
-def in_context(rows: Sequence[Scored], context: Context | None) -> list[Scored]:
-    """Gives patches, of any slides, their probabilities in context, where they have any."""
-    if context is None:
-        return list(rows)
-    nets = {slide.name: (slide.first, slide.step) for slide in group(rows) if slide.name}
-    cells = [_cell(row.source, nets) for row in rows]
-    columns, lines = [column for column, _ in cells], [line for _, line in cells]
-    grid = Grid.of([row.source.slide for row in rows], columns, lines, 1)
-    values = context.apply(grid, np.array([row.probability for row in rows]))
-    return [
-        row
-        if np.isnan(value)
-        else replace(row, in_context=value, malignant_in_context=bool(value >= context.threshold))
-        for row, value in zip(rows, values, strict=True)
-    ]
+def group(patches: Mapping[str, np.float32], metadata: Metadata) -> list[Slide]:
+    """Puts patches from files of their own into the slides that they make up.
 
-
-def _cell(
-    source: Source, nets: Mapping[str, tuple[tuple[int, int], tuple[int, int]]]
-) -> tuple[int | None, int | None]:
-    """Finds the square, or the nearest one, as maps do: QuPath's tiles may be a pixel apart."""
-    x, y = source.facts.x, source.facts.y
-    if x is None or y is None or source.slide not in nets:
-        return None, None
-    (left, upper), (width, height) = nets[source.slide]
-    return (x - left + width // 2) // width, (y - upper + height // 2) // height
+    Args:
+        patches: The probability of each file.
+        metadata: Of the model.
+    """
+    found: dict[str, list[Source]] = {}
+    for file in patches:
+        source = read_source(file)
+        found.setdefault(source.slide, []).append(source)
+    slides = []
+    for name, sources in found.items():
+        places = np.array([(source.facts.x, source.facts.y) for source in sources], float)
+        probability = np.array([patches[source.file] for source in sources], np.float32)
+        # What QuPath has exported is of any scale.
+        frame = Frame(micrometres=None) if any(source.size for source in sources) else Frame()
+        slides.append(Slide(name, sources, places, probability, metadata, frame))
+    return slides

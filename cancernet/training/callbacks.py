@@ -79,12 +79,13 @@ class Validate(keras.callbacks.Callback):
             run.best_weights = self.model.get_weights()
         self.model.set_weights(own)
         optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
+        rates = metrics.confusion(self._labels, probabilities, threshold=0.5).rates()
         row = {
             "epoch": epoch + 1,
             "loss": logs["loss"],
             "accuracy": logs["accuracy"],
             "val_loss": metrics.cross_entropy(self._labels, probabilities),
-            "val_accuracy": metrics.confusion(self._labels, probabilities, threshold=0.5).accuracy,
+            "val_accuracy": rates["accuracy"],
             "val_roc_auc": area,
             "learning_rate": float(self._learning_rates(int(optimizer.iterations.numpy()) - 1)),
         }

@@ -1,17 +1,16 @@
 "use strict";
 
-// Maps of a slide on canvases: what report.js and predictions.js, one of which follows, share. What a
-// slide is, `as_slide` in evaluation/page.py says; it may have `tissue`, an image of its whole grid. The
-// page's own script has describe(patch), what is said of a patch before its numbers, and refresh(), which
-// shows what has changed.
+// Maps of a slide: what report.js and predictions.js, one of which follows, share. A slide is what `as_slide` in
+// evaluation/page.py makes; it may have `tissue`, an image of its whole grid. The page's own script has
+// describe(patch), what is said of a patch before its numbers, and refresh(), which shows what has changed.
+// A map is a box that scrolls; in it a canvas with a pixel per cell, stretched, lies on the tissue, and lines on it.
 
 const element = (id) => document.getElementById(id);
 const data = JSON.parse(element("data").textContent);
-const maps = Array.from(document.querySelectorAll(".maps canvas"));
-const state = { slide: null, patch: null, inContext: false };
+const maps = Array.from(document.querySelectorAll(".map"));
+const state = { slide: null, patch: null, inContext: false, zoom: 1, leader: null, outline: "" };
 state.threshold = { alone: 0.5, context: data.context_threshold };
 state.slid = "alone"; // Which of the two the slider moves.
-const view = { zoom: 1, x: 0, y: 0, opacity: 1, outline: new Path2D() }; // x, y: the cell in the middle.
 
 const values = () => (state.inContext ? state.slide.in_context : state.slide.raw);
 const kind = () => (state.inContext ? "context" : "alone");
@@ -71,8 +70,12 @@ function prepare(slide) {
 function show(slide) {
   prepare(slide);
   Object.assign(state, { slide, patch: null });
-  view.zoom = 1;
-  for (const map of maps) map.style.aspectRatio = `${slide.width} / ${slide.height}`;
+  for (const map of maps) {
+    map.style.setProperty("--aspect", slide.width / slide.height);
+    map.lines.setAttribute("viewBox", `0 0 ${slide.width} ${slide.height}`);
+    map.stage.style.backgroundImage = slide.tissue ? `url(${slide.tissue.src})` : "";
+  }
+  zoom(maps[0], 0);
   refresh();
 }
 
@@ -82,12 +85,6 @@ function setThreshold(value) {
   refresh();
 }
 
-function showThreshold() {
-  const value = state.threshold[state.slid];
-  element("slider").value = value;
-  if (document.activeElement !== element("threshold")) element("threshold").value = +value.toFixed(4);
-}
-
 for (const name of ["slider", "threshold"]) {
   element(name).addEventListener("input", (event) => setThreshold(event.target.valueAsNumber));
 }
@@ -95,55 +92,25 @@ for (const name of ["slider", "threshold"]) {
 function paint() {
   const { name, columns, rows, width, height, skipped } = state.slide;
   for (const map of maps) {
-    const picture = new ImageData(width, height); // A pixel per cell.
+    const picture = new ImageData(width, height);
     for (const cell of skipped) picture.data.set(COLOURS.skipped, 4 * cell);
     columns.forEach((column, patch) => picture.data.set(FILLS[map.id](patch), 4 * (rows[patch] * width + column)));
-    map.grid = Object.assign(document.createElement("canvas"), { width, height });
-    map.grid.getContext("2d").putImageData(picture, 0, 0);
+    Object.assign(map.canvas, { width, height }).getContext("2d").putImageData(picture, 0, 0);
+    for (const line of map.querySelectorAll(".outline")) line.setAttribute("d", state.outline);
     const how = map.id === "truth" ? "" : state.inContext ? " in context" : " of each patch alone";
     map.setAttribute("aria-label", `Map of ${map.id}${how}, ${name}, ${columns.length} patches`);
   }
-  showThreshold();
-  draw();
-  showReadout();
+  const value = state.threshold[state.slid];
+  element("slider").value = value;
+  if (document.activeElement !== element("threshold")) element("threshold").value = +value.toFixed(4);
+  choose(state.patch);
 }
 
-function frame(map) {
-  const { width, height } = state.slide;
-  const scale = view.zoom * Math.min(map.clientWidth / width, map.clientHeight / height);
-  const [wide, high] = [map.clientWidth / scale, map.clientHeight / scale]; // In cells.
-  // The slide fills the map, or stands in its middle.
-  view.x = wide >= width ? width / 2 : clamp(view.x, wide / 2, width - wide / 2);
-  view.y = high >= height ? height / 2 : clamp(view.y, high / 2, height - high / 2);
-  return { scale, left: wide / 2 - view.x, top: high / 2 - view.y };
-}
-
-function draw() {
-  const { columns, rows, width, height, tissue } = state.slide;
-  for (const map of maps) {
-    map.width = map.clientWidth * devicePixelRatio; // This clears it as well.
-    map.height = map.clientHeight * devicePixelRatio;
-    const { scale, left, top } = frame(map);
-    const context = map.getContext("2d");
-    context.scale(scale * devicePixelRatio, scale * devicePixelRatio);
-    context.translate(left, top);
-    if (tissue?.complete) context.drawImage(tissue, 0, 0, width, height);
-    context.globalAlpha = view.opacity;
-    context.imageSmoothingEnabled = scale < 1; // Else each cell is one even square.
-    context.drawImage(map.grid, 0, 0);
-    context.globalAlpha = 1;
-    const chosen = new Path2D();
-    if (state.patch !== null) chosen.rect(columns[state.patch], rows[state.patch], 1, 1);
-    for (const [path, colour, thickness] of [[view.outline, "#fff", 3], [view.outline, "#000", 1.5], [chosen, "#fff", 7], [chosen, "#0057d9", 3.5]]) {
-      context.strokeStyle = colour;
-      context.lineWidth = Math.min(1 / scale, 0.15) * thickness;
-      context.stroke(path);
-    }
-  }
-}
-
-function showReadout() {
-  const { slide, patch } = state;
+function choose(patch) {
+  const { slide } = state;
+  state.patch = patch;
+  const place = patch === null ? "" : `M${slide.columns[patch]} ${slide.rows[patch]}h1v1h-1z`;
+  for (const line of document.querySelectorAll(".chosen")) line.setAttribute("d", place);
   element("readout").textContent = patch === null
     ? "Point at a patch, tap it, or move with the arrow keys: where it is from and its probabilities stand here."
     : `${describe(patch)} \u00b7 probability ${rounded(slide.raw[patch])}, recalibrated ${rounded(slide.calibrated[patch])}` +
@@ -151,90 +118,59 @@ function showReadout() {
       ` \u00b7 ${shownOutcome(patch)[1]} at threshold ${+threshold().toFixed(4)}${state.inContext ? " in context" : ""}`;
 }
 
-function choose(patch) {
-  if (patch === state.patch) return;
-  state.patch = patch;
-  draw();
-  showReadout();
-}
-
-function cellUnder(map, { x, y }) {
-  const { scale, left, top } = frame(map);
-  const box = map.getBoundingClientRect();
-  return [(x - box.left - map.clientLeft) / scale - left, (y - box.top - map.clientTop) / scale - top];
-}
-
-function chooseUnder(map, point) {
+function chooseUnder(map, { x, y }) {
   const { at, width, height } = state.slide;
-  const [column, row] = cellUnder(map, point).map(Math.floor);
+  const box = map.stage.getBoundingClientRect();
+  const column = Math.floor(((x - box.x) / box.width) * width);
+  const row = Math.floor(((y - box.y) / box.height) * height);
   const inside = column >= 0 && column < width && row >= 0 && row < height;
   if (inside && at[row * width + column] >= 0) choose(at[row * width + column]);
 }
 
 // Goes right and left through the rows as one reads, up and down within the column.
-function step(by) {
+function step(map, by) {
   const { at, columns, rows, width } = state.slide;
   if (!columns.length) return;
-  const last = at.length - 1;
-  let cell = state.patch === null ? last : rows[state.patch] * width + columns[state.patch];
+  let cell = state.patch === null ? at.length - 1 : rows[state.patch] * width + columns[state.patch];
   const stride = state.patch === null ? 1 : by;
   do cell = (cell + stride + at.length) % at.length; while (at[cell] < 0);
-  [view.x, view.y] = [cell % width, Math.floor(cell / width)]; // In sight where the view is near.
   choose(at[cell]);
+  map.querySelector(".chosen").scrollIntoView({ block: "nearest", inline: "nearest" });
 }
 
-function move(right, down) {
-  view.x += right;
-  view.y += down;
-  draw();
-}
-
-// Zooms and leaves in its place what lies under a point of the screen, or in the middle.
+// Zooms all maps, and leaves in its place what lies under a point of the screen, or in the middle.
 function zoom(map, factor, point) {
-  const before = point ? cellUnder(map, point) : [view.x, view.y];
-  view.zoom = clamp(view.zoom * factor, 1, 40);
-  const after = point ? cellUnder(map, point) : before;
-  move(before[0] - after[0], before[1] - after[1]);
-}
-
-const pointers = new Map(); // Fingers, or a pressed mouse.
-let dragged = false;
-
-function grip() {
-  const all = [...pointers.values()];
-  const mean = (axis) => all.reduce((sum, each) => sum + each[axis], 0) / all.length;
-  return { x: mean("x"), y: mean("y"), spread: Math.hypot(all[0].x - all.at(-1).x, all[0].y - all.at(-1).y) };
-}
-
-function drag(map, event) {
-  const held = pointers.get(event.pointerId);
-  if (!held) return chooseUnder(map, event);
-  dragged ||= pointers.size > 1 || Math.hypot(event.x - held.x, event.y - held.y) > 4;
-  if (!dragged) return;
-  const before = grip();
-  pointers.set(event.pointerId, { x: event.x, y: event.y });
-  const after = grip();
-  const { scale } = frame(map);
-  move((before.x - after.x) / scale, (before.y - after.y) / scale);
-  if (before.spread) zoom(map, after.spread / before.spread, after);
+  const box = map.getBoundingClientRect();
+  const { x, y } = point ?? { x: box.x + box.width / 2, y: box.y + box.height / 2 };
+  const before = map.stage.getBoundingClientRect();
+  state.zoom = clamp(state.zoom * factor, 1, 40);
+  state.leader = map; // Whose scrolling the others follow.
+  for (const each of maps) {
+    each.style.setProperty("--zoom", state.zoom);
+    each.style.overflow = state.zoom > 1 ? "auto" : "hidden";
+    const scale = each.stage.clientWidth / state.slide.width; // Pixels of the screen per cell.
+    each.canvas.style.imageRendering = scale < 1 ? "auto" : "pixelated"; // Each cell is one even square.
+    each.lines.style.setProperty("--pixel", Math.min(1 / scale, 0.15));
+  }
+  const after = map.stage.getBoundingClientRect();
+  const moved = (from, start, size, end, grown) => end + ((from - start) / size) * grown - from;
+  map.scrollBy(moved(x, before.x, before.width, after.x, after.width), moved(y, before.y, before.height, after.y, after.height));
 }
 
 const KEYS = { ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowDown: [0, 1], ArrowUp: [0, -1] };
+const LINES = ["outline white", "outline", "chosen white", "chosen"].map((name) => `<path class="${name}"/>`).join("");
 for (const map of maps) {
-  map.addEventListener("pointerdown", (event) => {
-    if (!pointers.size) dragged = false;
-    pointers.set(event.pointerId, { x: event.x, y: event.y });
-    map.setPointerCapture(event.pointerId);
+  map.innerHTML = `<div><canvas></canvas><svg preserveAspectRatio="none">${LINES}</svg></div>`;
+  [map.stage, map.canvas, map.lines] = ["div", "canvas", "svg"].map((name) => map.querySelector(name));
+  map.addEventListener("pointermove", (event) => {
+    if (event.buttons && event.pointerType === "mouse") map.scrollBy(-event.movementX, -event.movementY);
+    else chooseUnder(map, event);
   });
-  map.addEventListener("pointermove", (event) => drag(map, event));
-  map.addEventListener("pointerup", (event) => {
-    if (!dragged) chooseUnder(map, event);
+  map.addEventListener("click", (event) => chooseUnder(map, event));
+  for (const kind of ["pointerenter", "keydown"]) map.addEventListener(kind, () => { state.leader = map; });
+  map.addEventListener("scroll", () => {
+    for (const other of maps) if (map === state.leader) other.scrollTo(map.scrollLeft, map.scrollTop);
   });
-  for (const end of ["pointerup", "pointercancel"]) map.addEventListener(end, (event) => pointers.delete(event.pointerId));
-  // One finger scrolls the page until the map is zoomed; two are the map's.
-  map.addEventListener("touchstart", (event) => {
-    if (event.touches.length > 1 || view.zoom > 1) event.preventDefault();
-  }, { passive: false });
   map.addEventListener("wheel", (event) => {
     if (!event.ctrlKey && document.activeElement !== map) return; // The page scrolls.
     event.preventDefault();
@@ -245,12 +181,10 @@ for (const map of maps) {
     const factor = { "+": 1.5, "=": 1.5, "-": 1 / 1.5, 0: 0 }[event.key];
     if (event.ctrlKey || event.metaKey || (right ?? factor) === undefined) return;
     event.preventDefault();
-    const some = map.clientWidth / frame(map).scale / 8;
     if (factor !== undefined) zoom(map, factor);
-    else if (event.shiftKey) move(right * some, down * some);
-    else step(right + down * state.slide.width);
+    else if (event.shiftKey) map.scrollBy((right * map.clientWidth) / 8, (down * map.clientWidth) / 8);
+    else step(map, right + down * state.slide.width);
   });
-  new ResizeObserver(() => state.slide && draw()).observe(map);
 }
 
 onClick("[data-zoom]", (button) => zoom(maps[0], Number(button.dataset.zoom)));
