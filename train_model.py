@@ -6,24 +6,12 @@
 `cancernet/config.py` decides what no option says.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from cancernet import cli, config, settings
-
-if TYPE_CHECKING:
-    import tensorflow as tf
-
-    from cancernet.data.dataset import Dataset
-    from cancernet.data.pipeline import Reading
-    from cancernet.settings import Settings
-    from cancernet.training.run import Run
-    from cancernet.training.workers import Workers
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -41,27 +29,6 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--resume", action="store_true", help="go on after the last whole epoch")
     parser.add_argument("--verify", action="store_true", help="check every patch's hash first")
     return parser.parse_args()
-
-
-def make_batches(
-    options: Settings, data: Dataset, run: Run, workers: Workers, strategy: tf.distribute.Strategy
-) -> tuple[Reading, tf.data.Dataset, dict[str, tf.data.Dataset]]:
-    """Makes the batches of the epochs to train, shuffled and warped, and those to be scored."""
-    from cancernet.data import pipeline
-
-    reading = pipeline.Reading(
-        image_size=(options.image_height, options.image_width),
-        batch_size=options.recipe.batch_size,
-        replicas=strategy.num_replicas_in_sync,
-        worker=workers.rank,
-        workers=workers.count,
-    )
-    batches = pipeline.training_batches(
-        data.training, options.recipe, reading, seed=options.seed, first_epoch=run.epoch
-    )
-    splits = [split for split in (data.validation, data.testing) if split]
-    scoring = {split.name: pipeline.scoring_batches(split.files, reading) for split in splits}
-    return reading, batches, scoring
 
 
 def main() -> None:
@@ -115,11 +82,21 @@ def main() -> None:
         distribution.begin(model, run, workers, recipe, patches=len(data.training))
 
         # 3. Fit
-        reading, batches, scoring = make_batches(options, data, run, workers, strategy)
+        reading = pipeline.Reading(
+            image_size=(options.image_height, options.image_width),
+            batch_size=recipe.batch_size,
+            replicas=strategy.num_replicas_in_sync,
+            worker=workers.rank,
+            workers=workers.count,
+        )
+        splits = [split for split in (data.validation, data.testing) if split]
+        scoring = {split.name: pipeline.scoring_batches(split.files, reading) for split in splits}
         sample = pipeline.read_sample(data.training, recipe, reading, seed=options.seed)
         validate = Validate(run, recipe, scoring["validation"], data.validation.labels, sample)
         model.fit(
-            batches,
+            pipeline.training_batches(
+                data.training, recipe, reading, seed=options.seed, first_epoch=run.epoch
+            ),
             epochs=run.epochs,
             initial_epoch=run.epoch,
             steps_per_epoch=pipeline.steps_per_epoch(len(data.training), reading),
@@ -133,7 +110,7 @@ def main() -> None:
             return
 
         # 4. Evaluate the best epoch; threshold, recalibration, context are fitted on validation
-        run.load_best(model)
+        model.set_weights(run.best_weights)
         probabilities = {name: distribution.predict(model, its) for name, its in scoring.items()}
         seconds["scoring"] = lap()
         decision, more = context.decide(

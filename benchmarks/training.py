@@ -53,7 +53,7 @@ def train(recipe: Recipe, splits: Mapping[str, Split], *, seed: int) -> tuple[Ru
         verbose=0,
         callbacks=[callbacks.StopOnNaN(run), validate],
     )
-    run.load_best(model)
+    model.set_weights(run.best_weights)
     return run, model
 
 

@@ -118,19 +118,6 @@ def map_files(
         threads.join()  # and what was begun is done when the caller clears up.
 
 
-def every_minute() -> Callable[[str], None]:
-    """Makes what says about once a minute, where stderr is no terminal, how far a long work is."""
-    last = time.monotonic()
-
-    def say(text: str) -> None:
-        nonlocal last
-        if not sys.stderr.isatty() and time.monotonic() - last >= 60:
-            last = time.monotonic()
-            print(text, file=sys.stderr, flush=True)
-
-    return say
-
-
 def stopwatch() -> Callable[[], float]:
     """Starts a stopwatch: a function that tells the seconds since it was called last."""
     last = time.perf_counter()

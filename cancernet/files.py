@@ -38,14 +38,14 @@ def replacing(path: Path) -> Iterator[Path]:
 def write_rows(file: TextIO, rows: Iterable[Iterable[object]]) -> None:
     """Writes rows as CSV, None as nothing; any name reads back as it was."""
     plain = csv.writer(file, lineterminator="\n")
-    # Up to Python 3.12 a carriage return, which a reader takes for a row's end, is not quoted else.
+    # Up to Python 3.12 a carriage return (macOS has files named "Icon\\r") is not quoted else.
     quoted = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)
     for row in map(tuple, rows):
         (quoted if any("\r" in str(field) for field in row) else plain).writerow(row)
 
 
 def write_csv(path: Path, header: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
-    """Writes a CSV file, whole or not at all, as `write_rows` writes rows."""
+    """Writes a CSV file, whole or not at all."""
     with (
         replacing(path) as beside,
         # A file name on Linux need not be valid text.
@@ -63,11 +63,8 @@ def write_json(path: Path, content: object) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Reads a JSON file; a damaged one, also one nested too deeply, is a ValueError."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except RecursionError as error:
-        raise ValueError(str(error)) from error
+    """Reads a JSON file; a damaged one is a ValueError."""
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def try_writing(folder: Path) -> None:
@@ -82,10 +79,8 @@ def check_copy(path: Path, *, option: str, begins: bytes = b"") -> None:
 
     What is there may be replaced if it is empty, or `begins` as its kind does.
     """
-    if path.is_dir():
-        raise InputError(f"{option} is {path}, a directory. Name a file in it.")
     if path.exists() and not path.is_file():
-        raise InputError(f"{option} is {path}, a device or a pipe. Name a file.")
+        raise InputError(f"{option} is {path}, a directory or a device. Name a file in it.")
     if path.exists():
         with path.open("rb") as file:
             start = file.read(max(1, len(begins)))
@@ -134,12 +129,8 @@ def finish_swap(folder: Path) -> None:
     new, old = swap_places(folder)
     folder = folder.resolve()
     if old.exists() and not folder.exists():
-        try:
-            # The new one is whole: only then is the old one moved aside.
-            (new if new.exists() else old).rename(folder)
-        except OSError:
-            if not folder.exists():  # Else another process was quicker.
-                raise
+        # The new one is whole: only then is the old one moved aside.
+        (new if new.exists() else old).rename(folder)
     # What cannot be removed here, on a disk to be read only, the next replacement removes.
     shutil.rmtree(old, ignore_errors=True)
 
@@ -161,7 +152,6 @@ def _beside(folder: Path, what: str) -> Path:
 # A lock is one of the operating system on a hidden, empty file beside the folder, so that a killed
 # process holds nothing. The last to use the file takes it away; one that stays behind does no harm.
 
-TRIES = 20
 PATIENCE = 0.2  # Seconds: who goes holds the file for a moment, to take it away.
 
 
@@ -193,18 +183,13 @@ def lock_for_reading(folder: Path) -> Callable[[], None]:
 def _lock(
     folder: Path, mode: Literal["read", "write"], busy: str, option: str, advice: str
 ) -> Callable[[], None]:
-    problem: Exception | None = None
-    for _ in range(TRIES):
-        try:
-            return _try_lock(_beside(folder, "lock"), mode)
-        except Timeout as error:  # Which is an OSError, too.
-            raise InputError(
-                f"{busy} Wait until it has ended, or name another {option}."
-            ) from error
-        except (OSError, sqlite3.Error) as error:  # Or another process took the file away just now.
-            problem = error
-    print(f"Note: {folder} cannot be locked ({problem}): {advice}.", file=sys.stderr)
-    return lambda: None
+    try:
+        return _try_lock(_beside(folder, "lock"), mode)
+    except Timeout as error:  # Which is an OSError, too.
+        raise InputError(f"{busy} Wait until it has ended, or name another {option}.") from error
+    except (OSError, sqlite3.Error) as error:
+        print(f"Note: {folder} cannot be locked ({error}): {advice}.", file=sys.stderr)
+        return lambda: None
 
 
 def _try_lock(path: Path, mode: Literal["read", "write"]) -> Callable[[], None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path, PurePath
@@ -33,14 +33,8 @@ def number(expected: str, holds: Callable[[Any], bool]) -> Rule:
 
 def whole(least: int, most: int) -> Rule:
     """A whole number from `least` to `most`."""
-
-    def parse(text: str) -> int:
-        if not (text.isascii() and text.isdigit()):
-            raise ValueError(text)
-        return int(text)
-
     expected = f"a whole number from {least} to {most}"
-    return Rule(expected, lambda value: type(value) is int and least <= value <= most, parse)
+    return Rule(expected, lambda value: type(value) is int and least <= value <= most, int)
 
 
 def choice(*values: str) -> Rule:
@@ -73,64 +67,47 @@ RATIO = number(
 )
 ANGLE = number("an angle, -360 to 360 degrees", lambda value: -360 <= value <= 360)
 ABOVE_0 = number("a number above 0", lambda value: 0 < value < math.inf)
+# From what Keras' three poolings leave something of, to what needs half a billion weights.
+SIDE = whole(8, 1024)
 
-# By script, then by constant. BATCH_SIZE stands twice, since predict.py has no recipe.
-BATCH = whole(1, 10**9 - 1)
-BUILD = {
-    "ORIG_INPUT_DATASET": PATH,
-    "BASE_PATH": PATH,
-    "TRAIN_PATH": PATH,
-    "VAL_PATH": PATH,
-    "TEST_PATH": PATH,
-    "SAMPLE_PATH": PATH,
+PATHS = ("ORIG_INPUT_DATASET", "BASE_PATH", "TRAIN_PATH", "VAL_PATH", "TEST_PATH", "SAMPLE_PATH")
+RULES = {
+    **dict.fromkeys((*PATHS, "OUTPUT_PATH"), PATH),
     "LAYOUT": LAYOUT,
     "SPLIT_BY": choice("image", "patient", "published"),
-    "TRAIN_SPLIT": RATIO,
-    "VAL_SPLIT": RATIO,
+    **dict.fromkeys(("TRAIN_SPLIT", "VAL_SPLIT"), RATIO),
     "SEED": whole(0, 2**32 - 1),
     "MIN_SIDE": whole(1, 10**6),
     "MAX_PIXELS": whole(1, 10**12),
-}
-# What Keras' three poolings leave nothing of, and what would need half a billion weights.
-SIDE = whole(8, 1024)
-TRAIN = {
-    "BASE_PATH": PATH,
-    "OUTPUT_PATH": PATH,
-    "SEED": BUILD["SEED"],
-    "IMAGE_WIDTH": SIDE,
-    "IMAGE_HEIGHT": SIDE,
+    **dict.fromkeys(("IMAGE_WIDTH", "IMAGE_HEIGHT"), SIDE),
     "IMAGE_DEPTH": Rule("3 (patches are read as red, green and blue)", lambda value: value == 3),
     "CLASSES": Rule("2 (benign and malignant)", lambda value: value == 2),
     "RECIPE": choice(*recipe.RECIPES),
+    **dict.fromkeys(("EPOCHS", "BATCH_SIZE"), whole(1, 10**9 - 1)),
+    # Far above any that learns, far below what float32 overflows at.
+    "LEARNING_RATE": number("a number above 0, below 1,000,000", lambda value: 0 < value < 1e6),
     "PRECISION": choice("auto", "float32", "mixed"),
     "DETERMINISTIC": FLAG,
+    **dict.fromkeys(("ROTATION_RANGE", "SHEAR_RANGE"), ANGLE),
+    **dict.fromkeys(("ZOOM_RANGE", "WIDTH_SHIFT_RANGE", "HEIGHT_SHIFT_RANGE"), SHARE),
+    **dict.fromkeys(("HORIZONTAL_FLIP", "VERTICAL_FLIP"), FLAG),
     "THRESHOLD_MEASURE": choice("accuracy", "balanced_accuracy", "f1", "mcc"),
     "RESAMPLES": whole(100, 100_000),
 }
-PUBLISHED = {
-    "EPOCHS": whole(1, 10**9 - 1),
-    # Far above any that learns, far below what float32 overflows at.
-    "LEARNING_RATE": number("a number above 0, below 1,000,000", lambda value: 0 < value < 1e6),
-    "BATCH_SIZE": BATCH,
-    "ROTATION_RANGE": ANGLE,
-    "ZOOM_RANGE": SHARE,
-    "WIDTH_SHIFT_RANGE": SHARE,
-    "HEIGHT_SHIFT_RANGE": SHARE,
-    "SHEAR_RANGE": ANGLE,
-    "HORIZONTAL_FLIP": FLAG,
-    "VERTICAL_FLIP": FLAG,
+# What each script uses; training by the published recipe uses PUBLISHED, too.
+SCRIPTS = {
+    "build": (
+        *(*PATHS, "LAYOUT", "SPLIT_BY", "TRAIN_SPLIT", "VAL_SPLIT"),
+        *("SEED", "MIN_SIDE", "MAX_PIXELS"),
+    ),
+    "train": (
+        *("BASE_PATH", "OUTPUT_PATH", "SEED", "IMAGE_WIDTH", "IMAGE_HEIGHT", "IMAGE_DEPTH"),
+        *("CLASSES", "RECIPE", "PRECISION", "DETERMINISTIC"),
+        *("THRESHOLD_MEASURE", "RESAMPLES"),
+    ),
+    "predict": ("OUTPUT_PATH", "BATCH_SIZE", "MIN_SIDE", "MAX_PIXELS"),
 }
-PREDICT = {
-    "OUTPUT_PATH": PATH,
-    "BATCH_SIZE": BATCH,
-    "MIN_SIDE": BUILD["MIN_SIDE"],
-    "MAX_PIXELS": BUILD["MAX_PIXELS"],
-}
-SCRIPTS = {"build": BUILD, "train": TRAIN, "predict": PREDICT}
-RULES = BUILD | TRAIN | PUBLISHED | PREDICT
-
-# Options that take the place of a value of either recipe.
-RECIPES_OWN = ("epochs", "batch_size")
+PUBLISHED = (*recipe.VALUES, *recipe.RANGES)
 
 # Options that have another name than their constant.
 OPTIONS = {
@@ -186,36 +163,38 @@ def read(config: ModuleType, arguments: argparse.Namespace, *, script: str) -> S
     Raises:
         InputError: Naming a constant, what it is, and what is expected.
     """
-    given = {OPTIONS.get(name, name.upper()): value for name, value in vars(arguments).items()}
-    given = {name: value for name, value in given.items() if value is not None}
+    options = {name: value for name, value in vars(arguments).items() if value is not None}
+    given = {OPTIONS.get(name, name.upper()): value for name, value in options.items()}
     constants = _checked(config, SCRIPTS[script], given)
     settings = Settings(**vars(arguments))
     if script == "train":
         chosen = recipe.TUNED
         if constants["RECIPE"] == "published":
             chosen = recipe.published(_checked(config, PUBLISHED, given))
-        own = {name: given[name.upper()] for name in RECIPES_OWN if name.upper() in given}
+        # These options take the place of a value of either recipe.
+        own = {name: options[name] for name in ("epochs", "batch_size") if name in options}
         chosen = replace(chosen, **own)
         constants |= chosen.constants()
-    vars(settings).update((name.lower(), value) for name, value in constants.items())
+    for name, value in constants.items():
+        setattr(settings, name.lower(), value)
     for name, constant in OPTIONS.items():
         if RULES[constant] is PATH and constant in constants:
             setattr(settings, name, Path(constants[constant]))
     if script == "train":
         settings.recipe, settings.constants = chosen, constants
     if script == "build":
-        base = _checked(config, {"BASE_PATH": PATH}, {})["BASE_PATH"]
+        base = _checked(config, ["BASE_PATH"], {})["BASE_PATH"]
         settings.split_folders = _split_folders(constants, base)
     return settings
 
 
-def _checked(config: ModuleType, rules: dict[str, Rule], given: dict[str, Any]) -> dict[str, Any]:
-    """Gives the constants of some rules, each as given on the command line or as configured."""
+def _checked(config: ModuleType, names: Iterable[str], given: dict[str, Any]) -> dict[str, Any]:
+    """Gives some constants, each as given on the command line or as configured."""
     constants = {}
-    for name, rule in rules.items():
+    for name in names:
         constants[name] = value = given.get(name, getattr(config, name, None))
-        if not rule.holds(value):
-            raise InputError(f"{name} is {value!r}: expected {rule.expected}. {CHANGE}")
+        if not RULES[name].holds(value):
+            raise InputError(f"{name} is {value!r}: expected {RULES[name].expected}. {CHANGE}")
     return constants
 
 

@@ -32,9 +32,8 @@ def draw_patches(folder: Path) -> None:
         for number in range(PATCHES):
             label = number % 2
             pixels = generator.integers(0, 200, (50, 50, 3), dtype=np.uint8) + 50 * (1 - label)
-            path = (
-                folder / f"{patient}/{label}/{patient}_idx5_x{50 * number + 1}_y1_class{label}.png"
-            )
+            name = f"{patient}_idx5_x{50 * number + 1}_y1_class{label}.png"
+            path = folder / str(patient) / str(label) / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(cv2.imencode(".png", pixels.astype(np.uint8))[1].tobytes())
 
@@ -61,19 +60,25 @@ def train(folder: Path, output: str, *, epochs: int, resume: bool = False) -> su
 
 def finish(process: subprocess.Popen[str]) -> None:
     """Waits for a run that must succeed."""
-    text, _ = process.communicate()
+    text, errors = process.communicate()
     if process.returncode != 0:
-        sys.exit(f"train_model.py ended with {process.returncode}:\n{text}")
+        sys.exit(f"train_model.py ended with {process.returncode}:\n{text}\n{errors or ''}")
 
 
 def history(run: Path) -> list[dict[str, str]]:
-    """Reads history.csv but for the seconds, while training lasts that of the checkpoints."""
-    checkpoint = run / "checkpoint"
-    with ((checkpoint if checkpoint.exists() else run) / "history.csv").open(
-        newline="", encoding="utf-8"
-    ) as file:
+    """Reads history.csv but for the seconds."""
+    with (run / "history.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
+
+
+def finished_epochs(run: Path) -> int:
+    """Counts the epochs in a checkpoint; none where there is no checkpoint."""
+    try:
+        with np.load(run / "checkpoint/state.npz") as state:
+            return len(json.loads(str(state["about"]))["rows"])
+    except FileNotFoundError:
+        return 0
 
 
 def differences(first: Path, second: Path) -> list[str]:
@@ -115,18 +120,16 @@ def kill_and_compare(folder: Path, *, kills: int, seed: int) -> tuple[list[int],
     """Trains once unbroken and once killed again and again, in a folder with a data set in it.
 
     Returns:
-        How many epochs were in the log after each kill, and what differs in the end.
+        How many epochs were in the checkpoint after each kill, and what differs in the end.
     """
     epochs = kills  # A kill costs about an epoch of progress, so that most come before the end.
     finish(train(folder, "unbroken", epochs=epochs))
     moments, logged = random.Random(seed), []
     for _ in range(kills):
         kill(train(folder, "killed", epochs=epochs, resume=True), moments)
-        try:
-            logged.append(len(history(folder / "killed")))
-        except FileNotFoundError:
-            logged.append(0)
-    finish(train(folder, "killed", epochs=epochs, resume=True))
+        logged.append(finished_epochs(folder / "killed"))
+    if logged[-1] or not (folder / "killed/metrics.json").exists():  # Else it is finished.
+        finish(train(folder, "killed", epochs=epochs, resume=True))
     return logged, differences(folder / "unbroken", folder / "killed")
 
 
@@ -139,7 +142,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         build(Path(folder))
         epochs, found = kill_and_compare(Path(folder), kills=arguments.kills, seed=arguments.seed)
-    print(f"{len(epochs)} kills, with {epochs} epochs in the log.")
+    print(f"{len(epochs)} kills, with {epochs} epochs in the checkpoint.")
     print(f"Different from the unbroken run: {', '.join(found) or 'nothing'}.")
     sys.exit(bool(found))
 

@@ -28,15 +28,21 @@ def tf_config(addresses: Sequence[str], index: int) -> str:
 
 
 def start_all(
-    *commands: Sequence[str | Path], folders: Sequence[Path]
+    *commands: Sequence[str | Path],
+    folders: Sequence[Path],
+    hosts: Sequence[tuple[str, Sequence[str]]] | None = None,
 ) -> list[subprocess.Popen[str]]:
-    """Starts a Python command on each machine, at ports of loopback that are free now."""
-    addresses = [f"127.0.0.1:{port}" for port in free_ports(len(commands))]
+    """Starts a Python command on each machine.
+
+    `hosts` are addresses, and what runs a command there; else ports of loopback that are free now.
+    """
+    hosts = hosts or [(f"127.0.0.1:{port}", ()) for port in free_ports(len(commands))]
+    addresses = [address for address, _ in hosts]
     # Other tests may have settled in this process how much TensorFlow says.
     plain = {name: text for name, text in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
     return [
         subprocess.Popen(
-            [sys.executable, *map(str, command)],
+            [*hosts[index][1], sys.executable, *map(str, command)],
             cwd=folder,
             env=plain | {"TF_CONFIG": tf_config(addresses, index), "PYTHONPATH": str(PROJECT)},
             stdout=subprocess.PIPE,

@@ -4,7 +4,6 @@ import contextlib
 import csv
 import io
 import math
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -51,7 +50,7 @@ def test_new_content_takes_the_place_of_the_old_once_it_is_whole(tmp_path, way, 
     assert contents(tmp_path) == (before if stopped else {file: "new"})
 
 
-@given(st.lists(st.lists(st.text(st.characters(exclude_categories=["Cs"])), min_size=2)))
+@given(st.lists(st.lists(st.text(st.characters(codec="utf-8")), min_size=2)))
 def test_rows_read_back_whatever_their_text(rows: list[list[str]]) -> None:
     file = io.StringIO(newline="")
     files.write_rows(file, rows)
@@ -69,9 +68,6 @@ def test_lists_and_json_are_written_whole(tmp_path: Path) -> None:
     assert files.read_json(tmp_path / "a.json") == {"a": 1}
     with pytest.raises(ValueError, match="not JSON compliant"):
         files.write_json(tmp_path / "a.json", math.nan)
-    (tmp_path / "a.json").write_text("[" * 10**6)
-    with pytest.raises(ValueError, match="recursion"):
-        files.read_json(tmp_path / "a.json")
 
 
 # --- Folders -------------------------------------------------------------------------------------
@@ -113,31 +109,8 @@ def test_finishing_leaves_alone_what_is_being_filled(tmp_path: Path) -> None:
     replace(folder, "1")
     with replacing_folder(folder) as new:
         (new / "file").write_text("half")
-        files.swap_places(folder)[1].mkdir()  # What could not be removed once.
         files.finish_swap(folder)
-        assert contents(folder) == {"file": "1"}
-        assert contents(new) == {"file": "half"}
-        assert not files.swap_places(folder)[1].exists()
-    assert contents(folder) == {"file": "half"}
-
-
-def test_a_rename_that_is_refused_costs_nothing(tmp_path, monkeypatch) -> None:
-    folder = tmp_path / "idc"
-    replace(folder, "1")
-    new, _ = files.swap_places(folder)
-    rename = Path.rename
-
-    def refuse(path: Path, target: Path) -> Path:
-        if path == new:
-            raise PermissionError
-        return rename(path, target)
-
-    with monkeypatch.context() as context:
-        context.setattr(Path, "rename", refuse)
-        with pytest.raises(PermissionError):
-            replace(folder, "2")
-    files.finish_swap(folder)  # As the next to open it does.
-    assert contents(tmp_path) == {"idc/file": "2"}
+        assert contents(tmp_path) == {"idc/file": "1", f"{new.name}/file": "half"}
 
 
 def test_a_whole_disk_is_refused() -> None:
@@ -147,24 +120,6 @@ def test_a_whole_disk_is_refused() -> None:
 
 
 # --- Locks ---------------------------------------------------------------------------------------
-
-HOLD = """
-import sys, time
-from pathlib import Path
-from cancernet import files
-getattr(files, sys.argv[1])(Path(sys.argv[2]))
-print("held", flush=True)
-time.sleep(600)
-"""
-
-
-def hold(way: str, folder: Path) -> subprocess.Popen[str]:
-    """Starts another process that holds a lock until it is killed."""
-    command = [sys.executable, "-c", HOLD, way, str(folder)]
-    process = subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    assert process.stdout.readline() == "held\n"
-    return process
 
 
 def test_readers_share_what_a_writer_needs_alone(tmp_path: Path) -> None:
@@ -187,8 +142,18 @@ def test_readers_share_what_a_writer_needs_alone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("way", ["lock_for_reading", "lock_for_writing"])
 def test_a_killed_process_holds_nothing(tmp_path: Path, way: str) -> None:
-    process = hold(way, tmp_path / "idc")
+    code = f"""
+import pathlib, time
+from cancernet import files
+files.{way}(pathlib.Path({str(tmp_path / "idc")!r}))
+print("held", flush=True)
+time.sleep(600)
+"""
+    command = [sys.executable, "-c", code]
+    process = subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, text=True)
     try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
         with pytest.raises(InputError):
             lock_for_writing(tmp_path / "idc")
     finally:
@@ -210,11 +175,3 @@ def test_a_disk_without_locks_is_said_and_no_obstacle(tmp_path, monkeypatch, cap
     monkeypatch.setattr(Path, "touch", refuse)
     with pytest.raises(OSError, match="Read-only"):
         lock_for_writing(tmp_path / "output")
-
-
-@pytest.mark.skipif(sys.platform == "win32" or os.getuid() == 0, reason="root may do anything")
-def test_a_folder_that_is_closed_is_no_place_to_write_to(tmp_path: Path) -> None:
-    (tmp_path / "closed").mkdir(mode=0o555)
-    with pytest.raises(PermissionError):
-        lock_for_writing(tmp_path / "closed" / "idc")
-    lock_for_reading(tmp_path / "closed" / "idc")()

@@ -6,9 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import example, given
-from hypothesis import settings as hypothesis_settings
-from hypothesis import strategies as st
 
 from cancernet import config, recipe, settings
 from cancernet.cli import InputError
@@ -53,8 +50,7 @@ CASES = [
     for values, taken in ((good, True), (bad, False))
     for value in values
 ]
-SCRIPTS = {"build": settings.BUILD, "predict": settings.PREDICT}
-SCRIPTS["train"] = settings.TRAIN | settings.PUBLISHED
+SCRIPTS = settings.SCRIPTS | {"train": (*settings.SCRIPTS["train"], *settings.PUBLISHED)}
 
 
 def read(script: str, changes: dict[str, Any] | None = None, **options: Any) -> settings.Settings:
@@ -107,25 +103,9 @@ def test_folders_of_splits_lie_apart_and_below_the_data_set(changes: dict[str, s
         read("build", changes)
 
 
-@pytest.mark.parametrize(
-    ("constant", "text", "value"),
-    [("EPOCHS", "040", 40), ("SEED", "0", 0), ("SEED", "4294967295", 2**32 - 1),
-     ("SPLIT_BY", "image", "image"), ("BASE_PATH", "a b", "a b")],
-)  # fmt: skip
-def test_text_of_options_is_parsed(constant: str, text: str, value: object) -> None:
-    assert settings.option(constant)(text) == value
-
-
-@pytest.mark.parametrize("constant", ["EPOCHS", "SEED"])
-@hypothesis_settings(deadline=None)
-@given(text=st.text() | st.from_regex(r"[-+ 0-9._e]{1,12}", fullmatch=True))
-@example(text="٣")
-@example(text="9" * 5000)
-def test_whole_numbers_are_ascii_digits_or_refused(constant: str, text: str) -> None:
-    digits = text.isascii() and text.isdigit()
-    if digits and 1 <= len(text.lstrip("0")) <= 9:
-        assert settings.option(constant)(text) == int(text)
-    elif not digits or len(text) > 4300:
-        with pytest.raises(argparse.ArgumentTypeError) as refused:
-            settings.option(constant)(text)
-        assert repr(text) in str(refused.value)
+@pytest.mark.parametrize("text", ["", "x", "1.5", "-1", "4294967296", "9" * 5000])
+def test_text_of_options_is_parsed_or_refused(text: str) -> None:
+    assert settings.option("SEED")("040") == 40
+    assert settings.option("SPLIT_BY")("image") == "image"
+    with pytest.raises(argparse.ArgumentTypeError, match=r"'.*' is not a whole number from 0"):
+        settings.option("SEED")(text)

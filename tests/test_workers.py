@@ -3,12 +3,13 @@
 import json
 import socket
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
-import numpy as np
+import keras
 import pytest
+from conftest import recipe_of
 from pretended import free_ports
 
 from cancernet.cli import InputError
@@ -26,7 +27,7 @@ def find(cluster: Any = None, kind: Any = "worker", index: Any = 0) -> Workers:
     return workers.find({"TF_CONFIG": json.dumps(content)})
 
 
-@pytest.mark.parametrize("text", [None, "", " ", "{}", '{"cluster": {}}', '{"task": {}}'])
+@pytest.mark.parametrize("text", [None, " ", "{}", '{"cluster": {}}', '{"task": {}}'])
 def test_without_others_this_process_trains_alone(text: str | None) -> None:
     assert workers.find({} if text is None else {"TF_CONFIG": text}) == Workers()
     assert find({"worker": [A]}).count == 1
@@ -44,11 +45,9 @@ def test_the_chief_comes_first() -> None:
     [
         ({"worker": [A, B]}, "worker", 2, "worker 2, which is none of worker 0, worker 1"),
         ({"worker": [A, B]}, "worker", None, "an index and an address of its own"),
-        ({"worker": [A, B]}, "chief", 0, "worker 0, worker 1"),
         ({"worker": [A, B], "ps": [C]}, "worker", 0, "of type 'ps'"),
-        ({"worker": A}, "worker", 0, "expected as in"),
         ({"worker": [A, "host"]}, "worker", 0, "'host'"),
-        ({"worker": [A, 5]}, "worker", 0, "expected as in"),
+        ({"worker": A}, "worker", 0, "expected as in"),
         ({"worker": []}, "worker", 0, "none of"),
         ([A], "worker", 0, "expected as in"),
     ],
@@ -57,12 +56,8 @@ def test_what_cannot_be_used_is_refused(cluster: Any, kind: Any, index: Any, wor
     with pytest.raises(InputError, match=r"^TF_CONFIG is ") as refused:
         find(cluster, kind, index)
     assert words in str(refused.value)
-
-
-@pytest.mark.parametrize("text", ["{", "[]", '{"cluster": 1}', '{"cluster": {"worker": ["a:1"]}}'])
-def test_text_that_is_none_is_refused(text: str) -> None:
-    with pytest.raises(InputError, match=r"^TF_CONFIG is "):
-        workers.find({"TF_CONFIG": text})
+    with pytest.raises(InputError, match=r"^TF_CONFIG is {"):
+        workers.find({"TF_CONFIG": "{"})
 
 
 def test_a_port_that_is_taken_is_refused() -> None:
@@ -75,11 +70,11 @@ def test_a_port_that_is_taken_is_refused() -> None:
 # --- Meeting -------------------------------------------------------------------------------------
 
 
-def meet(*inputs: dict[str, Any], chief: Callable[[Run], None] = lambda run: None) -> list[Any]:
+def meet(*inputs: dict[str, Any], chief: Run | None = None) -> list[Any]:
     """Lets the first of three meet, with these inputs; gives their runs, or what refused them."""
     addresses = tuple(f"127.0.0.1:{port}" for port in free_ports(3))
     runs = [Run(None, epochs=3, inputs=its) for its in inputs]
-    chief(runs[0])
+    runs[0] = chief or runs[0]
 
     def come(rank: int) -> Run | str:
         while rank == 1 and not workers._answers(addresses[0]):  # A stranger knocks, and goes.
@@ -95,16 +90,16 @@ def meet(*inputs: dict[str, Any], chief: Callable[[Run], None] = lambda run: Non
     return [each.replace(addresses[2], C) if isinstance(each, str) else each for each in found]
 
 
-def test_all_go_on_from_the_chiefs_run() -> None:
-    weights = np.random.default_rng(1).random((1000, 1000))
-
-    def train(run: Run) -> None:
-        run.rows, run._state = [{"epoch": 1}], {"model": [weights], "optimizer": [weights[0]]}
-
-    for run in meet(*[{"SEED": 1}] * 3, chief=train)[1:]:
-        assert (run.rows, run.epochs) == ([{"epoch": 1}], 3)
-        assert run._state["model"][0].tobytes() == weights.tobytes()
-        assert run._state["optimizer"][0].shape == (1000,)
+def test_all_go_on_from_the_chiefs_run(tmp_path: Path) -> None:
+    inputs = {"SEED": 1}
+    chief = Run(tmp_path, epochs=3, inputs=inputs)
+    model = keras.Sequential([keras.Input((1000,)), keras.layers.Dense(1000)])
+    model.compile(recipe_of().optimizer())
+    chief.best_weights = model.get_weights()
+    chief.save(model, {"epoch": 1}, began=0)
+    for run in meet(inputs, inputs, inputs, chief=chief)[1:]:
+        assert [row["epoch"] for row in run.rows] == [1]
+        assert run.best_weights[0].tobytes() == chief.best_weights[0].tobytes()
 
 
 def test_all_refuse_differences_and_name_them() -> None:

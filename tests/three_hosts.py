@@ -57,20 +57,13 @@ def hosts() -> Iterator[None]:
 
 def train(folders: list[Path], output: str, *options: str) -> list[subprocess.Popen[str]]:
     """Starts train_model.py on all hosts."""
-    addresses = [f"{address}:{PORT}" for address in HOSTS]
-    script = [sys.executable, str(pretended.PROJECT / "train_model.py"), "--output", output]
     numbers = ["--epochs", str(EPOCHS), "--batch-size", str(kill_training.BATCH_SIZE)]
-    return [
-        subprocess.Popen(
-            ["ip", "netns", "exec", f"{BRIDGE}{host}", *script, *numbers, *options],
-            cwd=folder,
-            env=os.environ | {"TF_CONFIG": pretended.tf_config(addresses, host)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for host, folder in enumerate(folders)
+    command = [str(pretended.PROJECT / "train_model.py"), "--output", output, *numbers, *options]
+    hosts = [
+        (f"{address}:{PORT}", ["ip", "netns", "exec", f"{BRIDGE}{host}"])
+        for host, address in enumerate(HOSTS)
     ]
+    return pretended.start_all(*[command] * len(HOSTS), folders=folders, hosts=hosts)
 
 
 def cut_off(processes: list[subprocess.Popen[str]], victim: int) -> bool:
@@ -96,14 +89,6 @@ def cut_off(processes: list[subprocess.Popen[str]], victim: int) -> bool:
     return well
 
 
-def finish(processes: list[subprocess.Popen[str]]) -> None:
-    """Waits for all, who must succeed."""
-    for process in processes:
-        out, errors = process.communicate()
-        if process.returncode:
-            sys.exit(f"train_model.py ended with {process.returncode}:\n{out}\n{errors}")
-
-
 def main() -> None:
     """Cuts each host off in turn."""
     argparse.ArgumentParser(description="Cut off one of three hosts in training.").parse_args()
@@ -114,13 +99,15 @@ def main() -> None:
         folder = Path(name)
         kill_training.build(folder)
         folders = pretended.copy_data(folder, len(HOSTS))
-        finish(train(folders, "unbroken"))
+        for process in train(folders, "unbroken"):
+            kill_training.finish(process)
         for victim in reversed(range(len(HOSTS))):
             output = f"cut{victim}"
             print(f"Host {victim} is cut off{', the chief' if victim == 0 else ''}.", flush=True)
             if not cut_off(train(folders, output), victim):
                 problems.append(f"host {victim}: not all ended with a message that names it")
-            finish(train(folders, output, "--resume"))
+            for process in train(folders, output, "--resume"):
+                kill_training.finish(process)
             found = kill_training.differences(folders[0] / "unbroken", folders[0] / output)
             problems += [f"host {victim}: {what} differs" for what in found]
     print(f"Problems: {'; '.join(problems) or 'none'}.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import signal
+import sys
 import threading
 import time
 from collections.abc import Mapping
@@ -15,12 +16,13 @@ import tensorflow as tf
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from cancernet.cli import every_minute
 from cancernet.evaluation import metrics
 from cancernet.recipe import Recipe
-from cancernet.training.distribution import predict
+from cancernet.training.distribution import on_any_worker, predict
 from cancernet.training.fused import reestimate
 from cancernet.training.run import CTRL_C, Run
+
+MINUTE = 60.0  # Seconds between two lines on a long epoch.
 
 
 class Validate(keras.callbacks.Callback):
@@ -121,10 +123,10 @@ class StopOnCtrlC(keras.callbacks.Callback):
         if threading.current_thread() is threading.main_thread():
             self._before = signal.signal(signal.SIGINT, note)
 
-    def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Ends training; on several workers, where it was pressed on any of them."""
         run = self._run
-        if (logs or {}).get("pressed", run.pressed.is_set()) and not run.stopped:
+        if on_any_worker(self.model, run.pressed.is_set()) and not run.stopped:
             run.stop(CTRL_C)
             self.model.stop_training = True
 
@@ -158,19 +160,19 @@ class StopOnNaN(keras.callbacks.Callback):
 class Progress(keras.callbacks.Callback):
     """A bar over the steps of an epoch, on stderr; a line a minute where that is no terminal."""
 
-    def on_train_begin(self, logs: Any = None) -> None:
-        """Starts the clock of the lines."""
-        self._say = every_minute()
-
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Shows an empty bar."""
-        self._what, self._steps = f"Epoch {epoch + 1}", self.params["steps"]
-        self._bar = tqdm(total=self._steps, desc=self._what, disable=None, leave=False)
+        self._what, self._told = f"Epoch {epoch + 1}", time.monotonic()
+        total = self.params["steps"]
+        self._bar = tqdm(total=total, desc=self._what, disable=None, leave=False)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Moves the bar by a step."""
+        """Moves the bar by a step, or says how far the epoch is."""
         self._bar.update()
-        self._say(f"{self._what}: step {batch + 1:,} of {self._steps:,}")
+        if self._bar.disable and time.monotonic() - self._told >= MINUTE:
+            self._told = time.monotonic()
+            steps = f"{batch + 1:,} of {self.params['steps']:,}"
+            print(f"{self._what}: step {steps}", file=sys.stderr, flush=True)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Takes the bar away."""

@@ -11,7 +11,7 @@ import functools
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -87,19 +87,19 @@ def begin(model: keras.Model, run: Run, workers: Workers, recipe: Recipe, patche
             f"BATCH_SIZE is {recipe.batch_size}, more than the {patches} training patches: an "
             "epoch is one step"
         )
-    if workers.count > 1:
-        with model.distribute_strategy.scope():
+    strategy = model.distribute_strategy
+    if strategy.num_replicas_in_sync > 1:
+        # Otherwise `fit` makes optimizer and metrics with the first batch, and fails on uneven
+        # shares of it.
+        one = np.zeros((1, *model.input_shape[1:]), np.float32)
+        with strategy.scope():
             model.optimizer.build(model.trainable_variables)
-        _move_seeds(model)
-        # Keras' own fails there: it reduces the metrics of a step, scalars, over their first axis
-        # (keras issue 20585). Ours takes the same steps and calls the same callbacks.
-        model.fit = functools.partial(_fit, model, run, (patches, recipe.batch_size))
+            model._symbolic_build(data_batch=(one, np.ones((1, 2)), np.ones(1)))
+    if workers.count > 1:
+        _adapt(model)
         run.notes.append(
             f"trained on {workers.count} workers, each normalizing its own share of a batch"
         )
-    elif model.distribute_strategy.num_replicas_in_sync > 1:
-        # Otherwise `fit` makes the metrics with the first batch, and fails on uneven shares of it.
-        model.test_on_batch(np.zeros((1, *model.input_shape[1:])), np.array([[1, 0]]))
 
 
 def predict(model: keras.Model, batches: tf.data.Dataset) -> NDArray[np.float32]:
@@ -107,7 +107,7 @@ def predict(model: keras.Model, batches: tf.data.Dataset) -> NDArray[np.float32]
 
     Of several workers, each that calls this scores all patches itself.
     """
-    if not isinstance(model.distribute_strategy, tf.distribute.MultiWorkerMirroredStrategy):
+    if not _is_of_workers(model):
         return model.predict(batches, verbose=0)[:, 1]
     return np.concatenate([_forward(model)(images).numpy() for images in batches])
 
@@ -115,6 +115,17 @@ def predict(model: keras.Model, batches: tf.data.Dataset) -> NDArray[np.float32]
 @functools.lru_cache(maxsize=1)  # Traced once, used in each epoch.
 def _forward(model: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
     return tf.function(lambda images: model(images, training=False)[:, 1])
+
+
+def on_any_worker(model: keras.Model, wish: bool) -> bool:
+    """Tells whether any worker has a wish; all of them have to ask at the same step."""
+    if not _is_of_workers(model):
+        return wish
+    strategy = model.distribute_strategy
+    wishes = strategy.experimental_distribute_values_from_function(
+        lambda _: tf.constant(wish, tf.float32)
+    )
+    return bool(strategy.reduce("SUM", wishes, axis=None))
 
 
 def lost(workers: Workers, error: tf.errors.OpError) -> InputError | None:
@@ -148,13 +159,11 @@ def _join(workers: Workers) -> tf.distribute.Strategy:
 def _set_heartbeat(workers: Workers) -> None:
     """Configures the service that watches the workers as the strategy would, but for the times.
 
-    TensorFlow has no public way to do so. Where its private one is gone, its own times hold.
+    TensorFlow has no public way to do so.
     """
-    try:
-        from tensorflow.compiler.xla.tsl.protobuf import coordination_config_pb2
-        from tensorflow.python.eager import context
-    except ImportError:
-        return
+    from tensorflow.compiler.xla.tsl.protobuf import coordination_config_pb2
+    from tensorflow.python.eager import context
+
     jobs = [kind for kind, _ in workers.tasks]
     context.context().configure_coordination_service(
         service_type="standalone",
@@ -168,103 +177,43 @@ def _set_heartbeat(workers: Workers) -> None:
     )
 
 
-def _move_seeds(model: keras.Model) -> None:
-    """Adds the number of each device to its dropout's first seeds, so that the chief's stay.
+def _adapt(model: keras.Model) -> None:
+    """Makes Keras' `fit` work on several workers, each with batches of its own shard."""
+    strategy, train_step, fit = model.distribute_strategy, model.train_step, model.fit
 
-    Otherwise the first patch of every share would lose the same cells, and so on. What the chief
-    saves are its own seeds, from which all others follow again.
-    """
-    states = [v for v in model.variables if v.name == "seed_generator_state"]
+    # Keras reduces the metrics of a step, which are scalars, over their first axis (keras issue
+    # 20585). And it looks at a first batch in a way that only works on one machine.
+    model.train_step = lambda batch: {name: its[None] for name, its in train_step(batch).items()}
+    model._maybe_symbolic_build = lambda iterator: None
 
-    def of_device() -> None:
-        number = tf.distribute.get_replica_context().replica_id_in_sync_group
-        for state in states:
-            state.assign(state.value + tf.cast(tf.stack([number, 0]), state.dtype))
+    def fit_shares(
+        batches: tf.data.Dataset, *, class_weight: Mapping[int, float] | None, **how: Any
+    ) -> None:
+        shares = _shares(batches, class_weight or {}, devices=len(strategy.extended.worker_devices))
+        fit(strategy.distribute_datasets_from_function(lambda _: shares), **how)
 
-    tf.function(lambda: model.distribute_strategy.run(of_device), autograph=False)()
-
-
-def _fit(
-    model: keras.Model, run: Run, sizes: tuple[int, int], batches: tf.data.Dataset, **how: Any
-) -> None:
-    """Trains as Keras' `fit` does, and by its arguments, on this worker's share of every batch.
-
-    `sizes` are the patches of an epoch and, over all workers, per step.
-    """
-    patches, batch_size = sizes
-    steps = how["steps_per_epoch"]
-    step = _make_step(model, how["class_weight"] or {})
-    called = keras.callbacks.CallbackList(
-        how["callbacks"], model=model, epochs=how["epochs"], steps=steps
-    )
-    shares = iter(batches)
-    model.stop_training = False
-    called.on_train_begin()
-    for epoch in range(how["initial_epoch"], how["epochs"]):
-        sums, logs = np.zeros(3), {}
-        called.on_epoch_begin(epoch)
-        for number in range(steps):
-            called.on_train_batch_begin(number)
-            whole = patches - number * batch_size if number == steps - 1 else batch_size
-            stop, *of_step = step(*next(shares), whole, run.pressed.is_set())
-            sums += of_step
-            logs = {"loss": sums[0] / sums[2], "accuracy": sums[1] / sums[2]}
-            called.on_train_batch_end(number, logs | {"pressed": bool(stop)})
-            if model.stop_training:
-                break
-        with model.distribute_strategy.scope():  # As in `fit`, which is in it all the while.
-            called.on_epoch_end(epoch, logs)
-        if model.stop_training:
-            break
-    called.on_train_end()
+    model.fit = fit_shares
 
 
-def _make_step(
-    model: keras.Model, class_weight: dict[int, float]
-) -> Callable[..., NDArray[np.float32]]:
-    """Makes the function that takes a training step on all workers.
-
-    Returns:
-        A function of this worker's images and targets, how many patches the whole batch has, and
-        whether to stop. It tells, over all workers: how many want to stop, the weighted loss
-        summed up, the patches that are right, all patches.
-    """
-    strategy = model.distribute_strategy
-    replicas = strategy.num_replicas_in_sync
+def _shares(
+    batches: tf.data.Dataset, class_weight: Mapping[int, float], *, devices: int
+) -> tf.data.Dataset:
+    """Parts each batch of a worker among its devices, and gives each patch its class's weight."""
     by_class = [class_weight.get(label, 1.0) for label in (0, 1)]
 
-    def of_replica(images: tf.Tensor, targets: tf.Tensor, stop: tf.Tensor, whole: int) -> tf.Tensor:
-        count = tf.cast(tf.shape(images)[0], tf.float32)
-        weights = tf.linalg.matvec(targets, tf.constant(by_class, tf.float32))
-        with tf.GradientTape() as tape:
-            predicted = model(images, training=True)
-            loss = model.compute_loss(images, targets, predicted, weights, training=True)
-            # Keras' is the mean over the share, divided by the replicas. The sum over all replicas
-            # is to be the mean over the whole batch, of which the shares may differ in size.
-            loss *= count * replicas / whole
-            scaled = model.optimizer.scale_loss(loss)
-        gradients = tape.gradient(scaled, model.trainable_variables)
-        model.optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
-        right = tf.argmax(predicted, axis=1) == tf.argmax(targets, axis=1)
-        own = [stop, loss * whole, tf.reduce_sum(tf.cast(right, tf.float32)), count]
-        return tf.distribute.get_replica_context().all_reduce("SUM", tf.stack(own))
+    def part(images: tf.Tensor, targets: tf.Tensor) -> tf.data.Dataset:
+        arrays = (images, targets, tf.linalg.matvec(targets, by_class))
+        count = tf.shape(images, tf.int64)[0]
 
-    # `whole` is a number of Python's, so that a graph is traced for each size of the whole batch:
-    # on all workers at the same steps, which their exchange of gradients relies on.
-    @tf.function
-    def of_worker(images: Any, targets: Any, stop: Any, whole: int) -> tf.Tensor:
-        return strategy.run(of_replica, (images, targets, stop, whole))
+        def of_device(number: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            first, end = number * count // devices, (number + 1) * count // devices
+            return tuple(array[first:end] for array in arrays)
 
-    def step(images: tf.Tensor, targets: tf.Tensor, whole: int, stop: bool) -> NDArray[np.float32]:
-        size = -(-whole // replicas)  # As tf.distribute shares out a batch.
-        distribute = strategy.experimental_distribute_values_from_function
+        return tf.data.Dataset.range(devices).map(of_device)
 
-        def spread(values: tf.Tensor) -> Any:
-            parts = iter(range(0, whole, size))
-            return distribute(lambda _: values[(first := next(parts)) : first + size])
+    # Without an end, so that the workers need not tell each other at each step that there is more.
+    return batches.flat_map(part).prefetch(tf.data.AUTOTUNE).repeat()
 
-        wishes = distribute(lambda _: tf.identity(tf.cast(stop, tf.float32)))
-        summed = of_worker(spread(images), spread(targets), wishes, whole)
-        return strategy.experimental_local_results(summed)[0].numpy()
 
-    return step
+def _is_of_workers(model: keras.Model) -> bool:
+    return isinstance(model.distribute_strategy, tf.distribute.MultiWorkerMirroredStrategy)

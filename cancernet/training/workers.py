@@ -3,12 +3,12 @@
 TF_CONFIG is the variable that Slurm scripts, Kubeflow and Ray Train set for TensorFlow.
 """
 
+import io
 import json
 import re
 import socket
 import time
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -47,7 +47,7 @@ class Workers:
 
     @property
     def count(self) -> int:
-        """How many there are."""
+        """How many there are, this one among them."""
         return max(1, len(self.addresses))
 
     @property
@@ -72,35 +72,34 @@ class Workers:
             InputError: On all workers, naming who did not come or differs from the chief.
         """
         deadline = time.monotonic() + START_SECONDS
-        if self.is_chief:
-            self._receive(run, deadline)
-            return
+        way = self._receive if self.is_chief else self._call_chief
+        if problem := way(run, deadline):
+            raise InputError(problem)
+
+    def _call_chief(self, run: Run, deadline: float) -> str:
+        """Waits for the chief's answer: a problem or, where there is none, its checkpoint."""
         while (left := deadline - time.monotonic()) > 0:
-            with suppress(OSError):
-                problem, state = self._call_chief(run, left)
-                if problem:
-                    raise InputError(problem)
-                run.unpack(state)
-                return
+            hello = json.dumps({"rank": self.rank, "left": left, "inputs": run.inputs})
+            with (
+                suppress(OSError),
+                socket.create_connection(_place(self.addresses[0]), ANSWER_SECONDS) as connection,
+                connection.makefile("rwb") as stream,
+            ):
+                connection.settimeout(left + SEND_SECONDS)
+                stream.write(hello.encode() + b"\n")
+                stream.flush()
+                answer, checkpoint = stream.readline(), stream.read()
+                if checkpoint:
+                    run.take(io.BytesIO(checkpoint))
+                if answer:  # Else the chief is gone again.
+                    return json.loads(answer)
             time.sleep(LOOK_SECONDS)
-        raise InputError(self._absent([0]))
+        return self._absent([0])
 
-    def _call_chief(self, run: Run, left: float) -> tuple[str, bytes]:
-        """Waits for the chief's answer: a problem or, where there is none, the state of its run."""
-        hello = json.dumps({"rank": self.rank, "left": left, "inputs": run.inputs})
-        with socket.create_connection(_place(self.addresses[0]), ANSWER_SECONDS) as connection:
-            connection.settimeout(left + SEND_SECONDS)
-            connection.sendall(hello.encode() + b"\n")
-            with connection.makefile("rb") as stream:
-                answer, state = stream.readline(), stream.read()
-        if not answer:
-            raise ConnectionError("The chief is gone again.")
-        return json.loads(answer), state
-
-    def _receive(self, run: Run, deadline: float) -> None:
+    def _receive(self, run: Run, deadline: float) -> str:
         """Is called by the other workers, and answers them all at once."""
         came: dict[int, socket.socket] = {}
-        inputs = {0: json.loads(json.dumps(run.inputs))}  # As those that are sent.
+        inputs = {0: run.inputs}
         with ExitStack() as opened, _listen(self.addresses[0]) as server:
             while len(inputs) < self.count and (left := deadline - time.monotonic()) > 0:
                 server.settimeout(left)
@@ -114,13 +113,12 @@ class Workers:
                     deadline = min(deadline, time.monotonic() + hello["left"])
             absent = [rank for rank in range(self.count) if rank not in inputs]
             problem = self._absent(absent) if absent else self._differences(inputs)
-            answer = json.dumps(problem).encode() + b"\n" + (b"" if problem else run.pack())
+            answer = json.dumps(problem).encode() + b"\n" + (b"" if problem else run.checkpoint())
             for connection in came.values():
                 with suppress(OSError):
                     connection.settimeout(SEND_SECONDS)
                     connection.sendall(answer)
-        if problem:
-            raise InputError(problem)
+        return problem
 
     def _absent(self, ranks: Iterable[int]) -> str:
         return (
@@ -148,12 +146,10 @@ class Workers:
         Where all do, those that TensorFlow's reason names.
         """
         others = [rank for rank in range(self.count) if rank != self.rank]
-        with ThreadPoolExecutor(len(others) or 1) as threads:
-            answers = list(threads.map(_answers, [self.addresses[rank] for rank in others]))
-        gone = [rank for rank, answer in zip(others, answers, strict=True) if not answer]
-        if not gone:
-            task = "/job:{}/replica:0/task:{}\\b"
-            gone = [rank for rank in others if re.search(task.format(*self.tasks[rank]), reason)]
+        task = "/job:{}/replica:0/task:{}\\b"
+        gone = [rank for rank in others if not _answers(self.addresses[rank])] or [
+            rank for rank in others if re.search(task.format(*self.tasks[rank]), reason)
+        ]
         have = "have" if len(gone) > 1 else "has"
         return InputError(
             f"{self.names(gone) or 'Another worker'} {have} ended or cannot be reached "
