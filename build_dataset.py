@@ -36,11 +36,11 @@ def open_originals(options: settings.Settings) -> Path:
     from cancernet import files
     from cancernet.data import building, originals, sample
 
-    if options.download:  # First make sure that 1.6 GB are not fetched for nothing.
-        building.check_replaceable(options.dataset, original=None, sample=False)
-        return originals.download()
     folder = Path(options.sample_path) if options.sample else options.original
+    # First make sure that 1.6 GB are not fetched for nothing.
     building.check_replaceable(options.dataset, original=folder, sample=options.sample)
+    if options.download:
+        return originals.download()
     if options.sample:
         files.lock_for_writing(folder, option="SAMPLE_PATH")
         print(f"Drawing the sample in {folder} ...", flush=True)
@@ -91,7 +91,7 @@ def main() -> None:
     data = building.build(options.dataset, rows, exclusions, original=original, about=about)
 
     # 4. Summary
-    print(*summary.lines(data, patches, exclusions), sep="\n")
+    print(*summary.lines(data, patches), sep="\n")
     print(f"Data set: {options.dataset}")
 
 

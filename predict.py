@@ -43,11 +43,6 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def say(*lines: str) -> None:
-    """Tells what is no result: stdout is for the CSV alone."""
-    print(*lines, sep="\n", file=sys.stderr, flush=True)
-
-
 @contextmanager
 def open_csv(path: Path | None) -> Iterator[TextIO]:
     """Opens stdout, or a file that is there whole or not at all."""
@@ -61,8 +56,8 @@ def open_csv(path: Path | None) -> Iterator[TextIO]:
         yield file
 
 
-def predict(predictor: Any, atlas: Any, named: Sequence[str], options: Any) -> tuple[int, int]:
-    """Writes a row per patch, and draws; counts the patches, and those predicted malignant."""
+def predict(predictor: Any, atlas: Any, named: Sequence[str], options: Any) -> None:
+    """Writes a row per patch, and draws."""
     from cancernet.prediction.done import Done
     from cancernet.prediction.inputs import nothing_usable
     from cancernet.prediction.scored import HEADER, group
@@ -71,15 +66,12 @@ def predict(predictor: Any, atlas: Any, named: Sequence[str], options: Any) -> t
     made_with = limits | {"symmetries": options.symmetries}
     again = options.again or options.explain
     done = Done(atlas.folder / "done", predictor.path, again=again, **made_with)
-    number = malignant = 0
     with open_csv(options.csv) as file:
         files.write_rows(file, [HEADER])
         # 1. Files: larger images are cut into patches one after the other
         for slide in predictor.score(named, done, **limits):
             files.write_rows(file, slide.rows())
             file.flush()
-            number += len(slide)
-            malignant += slide.malignant.sum()
             atlas.draw(slide)
 
         # 2. The slides that patches from files of their own make up
@@ -87,31 +79,26 @@ def predict(predictor: Any, atlas: Any, named: Sequence[str], options: Any) -> t
         rows = {row[0]: row for slide in slides for row in slide.rows()}
         files.write_rows(file, (rows[patch] for patch in predictor.patches))
         file.flush()
-        number += len(rows)
-        malignant += sum(slide.malignant.sum() for slide in slides)
         atlas.draw_patches(slides)
 
         # 3. The page, and what speaks for malignant
         atlas.close()
-        atlas.explain()
-        if not number and predictor.problems:
+        if not atlas.patches and predictor.problems:
             raise nothing_usable(predictor.problems)
-    return number, malignant
 
 
-def report(patches: int, malignant: int, atlas: Any, problems: Sequence[Any]) -> None:
+def report(atlas: Any, problems: Sequence[Any]) -> Iterator[str]:
     """Says how many patches were scored, where maps are, and which files were left out."""
-    share = f" ({malignant / patches:.1%})" if patches else ""
-    say(f"Patches: {patches:,}, predicted malignant: {malignant:,}{share}")
+    share = f" ({atlas.malignant / atlas.patches:.1%})" if atlas.patches else ""
+    yield f"Patches: {atlas.patches:,}, predicted malignant: {atlas.malignant:,}{share}"
     if atlas.taken:
-        first = ", see predictions.html first" if atlas.album.slides else ""
-        say(f"Maps: {atlas.folder}{first}")
+        yield f"Maps: {atlas.folder}{', see predictions.html first' if atlas.shown else ''}"
     for file, reason in problems:
-        say(f"Left out: {file}: {reason}")
+        yield f"Left out: {file}: {reason}"
     if len(problems) >= MANY:
         reasons = Counter(reason.partition(":")[0] for _, reason in problems)
         counts = ", ".join(f"{reason}: {count:,}" for reason, count in reasons.most_common())
-        say(f"Left out in all: {len(problems):,} files ({counts})")
+        yield f"Left out in all: {len(problems):,} files ({counts})"
 
 
 def main() -> None:
@@ -127,9 +114,9 @@ def main() -> None:
     saved = model.read(model.find(options.model, [trained, model.BUNDLED]))
 
     cli.prepare_tensorflow()
-    from cancernet.data.failures import explained
+    from cancernet.data.pipeline import explained
     from cancernet.prediction.atlas import Atlas
-    from cancernet.prediction.predictor import Predictor
+    from cancernet.prediction.predictor import Predictor, note
 
     predictor = Predictor(
         saved,
@@ -138,15 +125,15 @@ def main() -> None:
         keep_examples=options.explain,
     )
     predictor.problems += closed
-    say(*model.describe(saved, average_symmetries=options.symmetries))
+    note(*model.describe(saved, average_symmetries=options.symmetries))
     atlas = Atlas(options.maps or options.output / "predictions", predictor)
     # Where a patient or a slide is known there will be something to draw.
     if options.maps or options.explain or any(inputs.read_source(file).slide for file in named):
         atlas.open()
 
     with explained([], batch_size=options.batch_size):
-        number, malignant = predict(predictor, atlas, named, options)
-    report(number, malignant, atlas, predictor.problems)
+        predict(predictor, atlas, named, options)
+    note(*report(atlas, predictor.problems))
     if predictor.problems:
         sys.exit(cli.PARTLY_DONE)
 

@@ -55,13 +55,13 @@ def main() -> None:
 
     cli.prepare_tensorflow()
     from cancernet.cancernet import CancerNet
-    from cancernet.data import failures, pipeline
+    from cancernet.data import pipeline
     from cancernet.training import distribution, fused
     from cancernet.training.callbacks import Progress, StopOnCtrlC, StopOnNaN, Validate
 
     lost = partial(distribution.lost, workers)
     patches = [file for split in data.splits.values() for file in split.files]
-    with failures.explained(patches, batch_size=recipe.batch_size, lost=lost):
+    with pipeline.explained(patches, batch_size=recipe.batch_size, lost=lost):
         # 2. Network: on the CPU, every GPU, or the workers of TF_CONFIG
         strategy = distribution.strategy(workers, run)
         distribution.set_seed(options.seed, deterministic=options.deterministic)
@@ -119,7 +119,10 @@ def main() -> None:
         baseline = baselines.score(data, reading)
         seconds["baselines"] = lap()
         about = {"config": options.constants, "seconds": seconds, "notes": notes + more}
-        scores = context.score(data, probabilities, decision)
+        scores = {
+            name: context.Scores.of(data.splits[name], own, decision)
+            for name, own in probabilities.items()
+        }
         metrics = report.make_metrics(data, scores, decision, baseline, **about)
 
         # 5. Report

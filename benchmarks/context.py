@@ -56,14 +56,14 @@ class Scored(NamedTuple):
     @classmethod
     def of(cls, name: str, lines: list[dict[str, str]]) -> "Scored":
         """Makes it of lines of predictions.csv."""
-        lines = [line for line in lines if line["split"] == name]
-        rows = []
+        rows, probabilities = [], []
         for line in lines:
-            x, y = (int(line[axis]) if line[axis] else None for axis in "xy")
-            rows.append(Row(name, int(line["label"]), line["patient"], x, y, "", "", 0, ""))
+            if line["split"] == name:
+                x, y = (int(line[axis]) if line[axis] else None for axis in "xy")
+                rows.append(Row(name, int(line["label"]), line["patient"], x, y, "", "", 0, ""))
+                probabilities.append(float(line["probability"]))
         split = Split(name, Path(), rows)
-        probabilities = np.array([float(line["probability"]) for line in lines])
-        return cls(split, Grid.of_split(split), probabilities)
+        return cls(split, Grid.of_split(split), np.array(probabilities))
 
     def near(self) -> NDArray[np.intp]:
         """Counts the eight nearest neighbours of each patch that are there."""
@@ -89,11 +89,7 @@ Folds = list[tuple[Scored, Scored]]
 
 
 def read_folds(name: str) -> Folds:
-    """Reads validation and testing of each fold of a recipe.
-
-    Raises:
-        cli.InputError: No fold has been run.
-    """
+    """Reads validation and testing of each fold of a recipe, of which some must have been run."""
     of_fold = folder_of("long", name, 1, 0).name.removesuffix("-0")
     folds = []
     for path in sorted(FOLDS.glob(f"{of_fold}-[0-9]/predictions.csv")):
@@ -110,8 +106,7 @@ def fit(form: str, validation: Scored, testing: Scored) -> tuple[Probabilities, 
     there = validation.near() > 0
     labels, mean = validation.split.labels[there], validation.average(form)[there]
     line = fit_line(labels, mean)
-    recalibrated = recalibrate(mean, line)
-    threshold = choose_threshold(labels, recalibrated, measure="balanced_accuracy")
+    threshold = choose_threshold(labels, recalibrate(mean, line), measure="balanced_accuracy")
     return recalibrate(testing.average(form), line), threshold or 0.5
 
 

@@ -2,7 +2,6 @@
 
     python benchmarks/speed.py training --data datasets/idc     against the published training
     python benchmarks/speed.py scoring --data datasets/idc      against the published scoring
-    python benchmarks/speed.py recipes --data datasets/idc      an epoch of each recipe
 
 A machine's speed drifts, so what is compared runs A B C, A B C, ... Not for Windows.
 """
@@ -32,7 +31,7 @@ SIZE = (config.IMAGE_HEIGHT, config.IMAGE_WIDTH)
 PUBLISHED = recipe.published(vars(config))
 ONEDNN = "published, oneDNN kernels on"
 
-# --- What is compared: each gives a rate ---------------------------------------------------------
+# --- What is compared: each gives patches per second ---------------------------------------------
 
 
 def rate(count: int, work: Callable[[], object]) -> float:
@@ -74,15 +73,6 @@ def score(data: Dataset, *, ours: bool = True) -> float:
     return rate(len(files), work)
 
 
-def train_by(data: Dataset, *, name: str) -> float:
-    """Trains two epochs by a recipe: epochs/hour of the second one, since the first compiles."""
-    import recipes
-    import training
-
-    run, _ = training.train(recipes.candidate(name, epochs=2), data.splits, seed=config.SEED)
-    return 3600 / run.rows[-1]["seconds"]
-
-
 def published_batches(data: Dataset, *, warped: bool) -> Any:
     """Makes the published batches, warped and shuffled patch after patch in Python."""
     # Keras 3 keeps the generator under its old TensorFlow name alone.
@@ -117,21 +107,14 @@ def make_model(*, fused: bool) -> Any:
     return model
 
 
-def against_published(ours: Callable[..., float]) -> dict[str, Any]:
-    """Lists the variants of training or scoring."""
-    theirs = partial(ours, ours=False)
-    return {"published": theirs, ONEDNN: theirs, "ours": ours}
-
-
 # By comparison: its variants by name, the first one being the base.
 COMPARISONS: dict[str, dict[str, Callable[[Dataset], float]]] = {
-    "training": against_published(train)
-    | {
-        "ours, stock layers": partial(train, fused=False),
-        "ours, 4 x the patches": partial(train, times=4),
-    },
-    "scoring": against_published(score),
-    "recipes": {name: partial(train_by, name=name) for name in recipe.RECIPES},
+    what: {"published": partial(ours, ours=False), ONEDNN: partial(ours, ours=False), "ours": ours}
+    for what, ours in (("training", train), ("scoring", score))
+}
+COMPARISONS["training"] |= {
+    "ours, stock layers": partial(train, fused=False),
+    "ours, 4 x the patches": partial(train, times=4),
 }
 
 # --- Comparing -----------------------------------------------------------------------------------
@@ -142,7 +125,7 @@ def measure(what: str, name: str, data: Dataset) -> tuple[float, float]:
     sys.stdout = io.StringIO()  # Keras tells how many files it found.
     if name == ONEDNN:
         os.environ["TF_ENABLE_ONEDNN_OPTS"] = "1"
-    if what != "recipes" and name.startswith("published"):
+    if name.startswith("published"):
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     else:
         cli.prepare_tensorflow()
@@ -159,8 +142,7 @@ def compare(what: str, data: Dataset, rounds: int) -> Iterator[str]:
             [process.submit(measure, what, name, data).result() for name in names]
             for _ in range(rounds)
         ]
-    unit = "epochs/hour" if what == "recipes" else "patches/s"
-    yield f"| what | {unit}, median (lowest to highest) | ratio | peak memory, MB |"
+    yield "| what | patches/s, median (lowest to highest) | ratio | peak memory, MB |"
     yield "|---|---:|---:|---:|"
     base = None
     for name, results in zip(names, zip(*turns, strict=True), strict=True):

@@ -30,11 +30,7 @@ class InputError(ValueError):
 
 
 def run(main: Callable[[], None]) -> None:
-    """Runs a script's main function and exits with the code that its outcome has.
-
-    0 done; 2 for input that cannot be used, or a file system that refuses, with one message on
-    stderr and no traceback; 130 after Ctrl-C.
-    """
+    """Runs a script's main function; exits with the outcome's code and one message on stderr."""
     for stream in (sys.stdout, sys.stderr):
         # File names are data: one that the terminal cannot show must not end the run.
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
@@ -58,10 +54,10 @@ def run(main: Callable[[], None]) -> None:
 
 
 def prepare_tensorflow() -> None:
-    """Sets what TensorFlow and Keras read when they are imported, and imports TensorFlow.
+    """Sets what TensorFlow and Keras read when they are imported, and imports both.
 
-    What it writes to stderr by then, on processors and on CUDA that is not there, is thrown away,
-    unless the user has set TF_CPP_MIN_LOG_LEVEL; what goes wrong becomes an exception anyway.
+    What they write to stderr, on processors and CUDA that is not there, is thrown away, unless the
+    user has set TF_CPP_MIN_LOG_LEVEL; what goes wrong becomes an exception anyway.
     """
     os.environ["KERAS_BACKEND"] = "tensorflow"  # The pipeline feeds tf.data to `fit`.
     # TensorFlow takes the oneDNN kernels by itself only on CPUs with units for neural networks. On
@@ -99,11 +95,7 @@ def _silent_stderr() -> Iterator[None]:
 def map_files(
     function: Callable[[Item], Result], items: Sequence[Item], *, what: str
 ) -> Iterator[Result]:
-    """Calls `function` on every item in threads, behind a progress bar on stderr.
-
-    That helps work on files that waits for the disk or leaves Python's lock (hashing, decoding).
-    The bar, labelled `what`, is silent when stderr is no terminal. Results come in order.
-    """
+    """Calls `function` on every item in threads, behind a bar on stderr; results come in order."""
     from tqdm import tqdm
 
     threads = ThreadPool()
@@ -119,7 +111,7 @@ def map_files(
 
 
 def stopwatch() -> Callable[[], float]:
-    """Starts a stopwatch: a function that tells the seconds since it was called last."""
+    """Starts a stopwatch: a function that gives the seconds since its last call."""
     last = time.perf_counter()
 
     def lap() -> float:

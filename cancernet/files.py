@@ -21,10 +21,7 @@ from cancernet.cli import InputError
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yields a path beside `path` to write to, and puts what was written there in its place.
-
-    It is on the disk before that: a loss of power leaves the old file or the new one.
-    """
+    """Yields a path beside `path` to write to; once it is on the disk, it takes `path`'s place."""
     beside = path.with_name(f".new-{path.name}")
     try:
         yield beside
@@ -68,20 +65,20 @@ def read_json(path: Path) -> Any:
 
 
 def try_writing(folder: Path) -> None:
-    """Finds out before the work whether its results can be written, by an empty file."""
+    """Finds out before the work, by an empty file, whether its results can be written."""
     trial = folder / ".writable"
     trial.touch()
     trial.unlink(missing_ok=True)  # Another process may try at the same time.
 
 
 def check_copy(path: Path, *, option: str, begins: bytes = b"") -> None:
-    """Finds out before the work whether a file can be copied to a path.
+    """Finds out before the work whether a file can be written to a path.
 
     What is there may be replaced if it is empty, or `begins` as its kind does.
     """
-    if path.exists() and not path.is_file():
-        raise InputError(f"{option} is {path}, a directory or a device. Name a file in it.")
     if path.exists():
+        if not path.is_file():
+            raise InputError(f"{option} is {path}, a directory or a device. Name a file in it.")
         with path.open("rb") as file:
             start = file.read(max(1, len(begins)))
         if start and not start.startswith(begins):
@@ -103,8 +100,8 @@ def copy(source: Path, target: Path) -> None:
 def replacing_folder(folder: Path) -> Iterator[Path]:
     """Yields an empty folder beside `folder` to fill, and puts it in its place once it is whole.
 
-    Two renames do that, so that a stop at any moment leaves the old folder or the new one:
-    `finish_swap` finishes what a stop between the two left. Only one process may do this at a time.
+    Two renames do that; `finish_swap` finishes what a stop between the two left. Only one process
+    may do this at a time.
     """
     folder = folder.resolve()
     finish_swap(folder)
@@ -159,8 +156,8 @@ def lock_for_writing(folder: Path, *, option: str = "--dataset") -> Callable[[],
     """Keeps every other process out of a folder, which need not exist, until this one ends.
 
     Where no lock can be made, though files can be written, it says so. What it returns releases
-    the lock earlier. `option` names another folder on the command line. An InputError where
-    another process works with it, an OSError where no file can be written beside it.
+    the lock earlier. An InputError, which names `option`, where another process works with the
+    folder, an OSError where no file can be written beside it.
     """
     parent = _beside(folder, "lock").parent
     parent.mkdir(parents=True, exist_ok=True)
@@ -183,20 +180,18 @@ def lock_for_reading(folder: Path) -> Callable[[], None]:
 def _lock(
     folder: Path, mode: Literal["read", "write"], busy: str, option: str, advice: str
 ) -> Callable[[], None]:
+    path = _beside(folder, "lock")
     try:
-        return _try_lock(_beside(folder, "lock"), mode)
+        if not path.exists():
+            path.touch(mode=0o666)  # Open to all users, since they may share the folder.
+        # Not a singleton: within one process, too, each lock is one of its own.
+        lock = ReadWriteLock(path, timeout=PATIENCE, is_singleton=False)
+        (lock.acquire_read if mode == "read" else lock.acquire_write)()
     except Timeout as error:  # Which is an OSError, too.
         raise InputError(f"{busy} Wait until it has ended, or name another {option}.") from error
     except (OSError, sqlite3.Error) as error:
         print(f"Note: {folder} cannot be locked ({error}): {advice}.", file=sys.stderr)
         return lambda: None
-
-
-def _try_lock(path: Path, mode: Literal["read", "write"]) -> Callable[[], None]:
-    if not path.exists():
-        path.touch(mode=0o666)  # Open to all users, since they may share the folder.
-    # Not a singleton: within one process, too, each lock is one of its own.
-    lock = ReadWriteLock(path, timeout=PATIENCE, is_singleton=False)
 
     def release() -> None:
         atexit.unregister(release)
@@ -208,10 +203,5 @@ def _try_lock(path: Path, mode: Literal["read", "write"]) -> Callable[[], None]:
             path.unlink()
         lock.close()
 
-    try:
-        (lock.acquire_read if mode == "read" else lock.acquire_write)()
-    except BaseException:
-        lock.close()
-        raise
     atexit.register(release)
     return release

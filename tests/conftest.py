@@ -117,7 +117,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[str, Figure]:
     savefig = Figure.savefig
 
     def recorded(figure: Figure, path: Path, **settings: Any) -> None:
-        figures[path.stem] = figure
+        figures[path.stem.removeprefix(".new-")] = figure
         savefig(figure, path, **settings)
 
     monkeypatch.setattr(Figure, "savefig", recorded)

@@ -3,14 +3,13 @@
     python tests/kill_builds.py              40 kills, some seconds
     python tests/kill_builds.py 1000 7       1,000 kills, seed 7
 
-After each kill the old data set or the new one has to be there as a whole (or none, where there was
-none), training must take nothing else for a set, and the next build has to leave nothing behind.
-
-Each kill comes at a random touch of the file system. Needs `os.fork`: the killed processes share
-this one's imports, which take most of the time otherwise.
+Each kill comes at a random touch of the file system. After it the old data set or the new one has
+to be there as a whole (or none, where there was none), training must take nothing else for a set,
+and the next build has to leave nothing behind. Needs `os.fork`, for speed: the imports are shared.
 """
 
 import atexit
+import itertools
 import os
 import random
 import runpy
@@ -26,7 +25,6 @@ import numpy as np
 
 PROJECT = Path(__file__).parents[1]
 sys.path.insert(0, str(PROJECT))
-
 
 from cancernet.cli import InputError  # noqa: E402
 from cancernet.data import building, dataset, originals, sample, summary  # noqa: E402, F401
@@ -48,29 +46,24 @@ def write_originals(folder: Path) -> None:
             path.write_bytes(cv2.imencode(".png", pixels)[1].tobytes())
 
 
-def build(
-    folder: Path, target: str, seed: int, *, kill_at: int = 0, events: tuple[str, ...] = TOUCHES
-) -> int:
+def build(target: Path, seed: int, *, kill_at: int = 0, events: tuple[str, ...] = TOUCHES) -> int:
     """Builds in a fork, which kills itself before event number `kill_at`; gives its exit status."""
     if process := os.fork():
         return os.waitpid(process, 0)[1]
     code = 99
     try:
-        os.chdir(folder)
-        output = os.open(folder / "output", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.chdir(target.parent)
+        output = os.open("output", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(output, 1)
         os.dup2(output, 2)
-        touches = 0
+        touches = itertools.count(1)
 
         def touch(event: str, _arguments: tuple[object, ...]) -> None:
-            nonlocal touches
-            if event in events:
-                touches += 1
-                if touches == kill_at:
-                    os.kill(os.getpid(), signal.SIGKILL)
+            if event in events and next(touches) == kill_at:
+                os.kill(os.getpid(), signal.SIGKILL)
 
         sys.addaudithook(touch)
-        options = ["--original", "original", "--dataset", target, "--seed", str(seed)]
+        options = ["--original", "original", "--dataset", target.name, "--seed", str(seed)]
         sys.argv = ["build_dataset.py", *options]
         runpy.run_path(str(PROJECT / "build_dataset.py"), run_name="__main__")
     except SystemExit as end:
@@ -80,11 +73,12 @@ def build(
         os._exit(code)
 
 
-def build_whole(folder: Path, target: str, seed: int) -> None:
-    """Builds to the end, and makes sure that nothing but the set is left."""
-    assert build(folder, target, seed) == 0, (folder / "output").read_text()
-    rubbish = [path.name for path in folder.iterdir() if path.name.startswith(f".{target}.")]
+def build_whole(target: Path, seed: int) -> bytes:
+    """Builds to the end, makes sure that nothing but the set is left, and gives its manifest."""
+    assert build(target, seed) == 0, target.with_name("output").read_text()
+    rubbish = list(target.parent.glob(f".{target.name}.*"))
     assert not rubbish, rubbish
+    return (target / dataset.MANIFEST).read_bytes()
 
 
 def state(target: Path) -> str:
@@ -121,10 +115,7 @@ def main(kills: int = 40, seed: int = 1) -> None:
     folder = Path(tempfile.mkdtemp())
     try:
         write_originals(folder / "original")
-        whole = {}
-        for each in (1, 2):
-            build_whole(folder, f"whole{each}", each)
-            whole[each] = (folder / f"whole{each}" / dataset.MANIFEST).read_bytes()
+        whole = {each: build_whole(folder / f"whole{each}", each) for each in (1, 2)}
         assert whole[1] != whole[2]
 
         there: dict[Path, int | None] = {folder / "whole1": 1, folder / "none yet": None}
@@ -133,17 +124,15 @@ def main(kills: int = 40, seed: int = 1) -> None:
             older, newer = there[target], 2 if there[target] == 1 else 1
             if kill % 4 == 0:  # In the swap, before one of its two renames.
                 at = LISTS + (1 + kill // 4 % 2 if older else 1)
-                build(folder, target.name, newer, kill_at=at, events=("os.rename",))
+                build(target, newer, kill_at=at, events=("os.rename",))
             else:
-                at = generator.randint(1, TOUCHES_OF_A_BUILD)
-                build(folder, target.name, newer, kill_at=at)
+                build(target, newer, kill_at=generator.randint(1, TOUCHES_OF_A_BUILD))
             survived[state(target)] += 1
-            # The first to look at what is left is training, or else the next build.
-            if kill % 3:
-                there[target] = check(target, whole, among={older, newer})
-            else:
-                build_whole(folder, target.name, newer)
-                there[target] = check(target, whole, among={newer})
+            among = {older, newer}
+            if kill % 3 == 0:  # The first to look at what is left is the next build, not training.
+                build_whole(target, newer)
+                among = {newer}
+            there[target] = check(target, whole, among=among)
     finally:
         shutil.rmtree(folder)
 

@@ -1,5 +1,8 @@
 """Made-up slides with what a model says of them."""
 
+import hashlib
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +12,16 @@ from cancernet.data.patch import PatchFacts
 from cancernet.prediction.inputs import Source
 from cancernet.prediction.model import Metadata
 from cancernet.prediction.scored import Slide
+
+
+def with_metadata(network: Path, folder: Path, **changes: Any) -> Path:
+    """Copies a network into a folder, with metadata beside it."""
+    path = folder / "cancernet.keras"
+    path.write_bytes(network.read_bytes())
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    content = {"sha256": digest, "threshold": 0.5, "recalibration": None, "sample": False}
+    path.with_suffix(".json").write_text(json.dumps(content | changes))
+    return path
 
 
 def make_slide(

@@ -38,10 +38,9 @@ def drawn(slope, intercept, *, patches):
 def test_no_cut_is_better_than_the_threshold(patches, measure):
     labels, probabilities = patches
     threshold = choose_threshold(labels, probabilities, measure=measure)
-    if len(set(labels)) < 2 or len(set(probabilities)) < 2:
-        assert threshold is None
+    assert (threshold is None) is (len(set(labels)) < 2 or len(set(probabilities)) < 2)
+    if threshold is None:
         return
-    assert threshold is not None
     assert 0 <= threshold <= 1
     assert float(np.float32(threshold)) == threshold  # As exact in float32 as in JSON.
 
@@ -76,10 +75,9 @@ def test_fit_is_the_maximum_of_the_likelihood_without_a_penalty():
 
     decision, notes = fit_decision(labels, probabilities, measure="f1")
     found = decision.recalibration
-    assert found is not None
     assert (found, notes) == (fit_line(labels, probabilities), [])
     expected = minimize(loss, [0, 0], tol=1e-12).x
-    assert [found.slope, found.intercept] == pytest.approx(list(expected), abs=1e-4)
+    assert list(vars(found).values()) == pytest.approx(list(expected), abs=1e-4)
     assert decision.threshold == choose_threshold(labels, probabilities, measure="f1")
     # It makes the mean probability the prevalence, and nothing is left to fit.
     calibrated = recalibrate(probabilities, found)

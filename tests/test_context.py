@@ -1,7 +1,9 @@
 """Probabilities in context: neighbours counted one by one, and foci drawn by hand."""
 
+import json
 import math
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import made_up
@@ -9,20 +11,23 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_up import CONTEXT
 from scipy.special import expit, logit
 
+from cancernet.data.dataset import Split
 from cancernet.evaluation import context, metrics
-from cancernet.evaluation.context import Context, Grid, Scores
+from cancernet.evaluation.context import Grid, Scores
 
-CONTEXT = Context(1.5, 2, slope=2.0, intercept=-0.5, threshold=0.25, patches=9, patients=1)
 AROUND: dict[str, Any] = {"width": CONTEXT.width, "reach": CONTEXT.reach}
 
 
 def grid_of(places):
     """The grid of patches given as slide, column and row; column and row may be unknown."""
-    slides, x, y = zip(*places, strict=True)
-    left, upper = ([v if v is None else 50 * v + 7 for v in values] for values in (x, y))
-    return Grid.of(slides, left, upper, 50)
+    row = made_up.make_row("", 0, label=0)
+    rows = [
+        replace(row, patient=slide, x=x and 50 * x + 7, y=y and 50 * y) for slide, x, y in places
+    ]
+    return Grid.of_split(Split("testing", Path(), rows))
 
 
 @st.composite
@@ -60,24 +65,16 @@ def test_the_mean_is_over_those_of_the_same_slide_that_are_there(patches):
 
 
 def test_places_that_are_unknown_or_too_far_are_none():
-    x, y = [1, 51, None, 101, 50 * 2**21, -49, 10**30], [1, 1, 1, None, 1, 1, 1]
-    grid = Grid.of(["a"] * 7, x, y, 50)
-    assert (grid.slides >= 0).tolist() == [True, True, False, False, False, True, False]
-    assert grid.cells[[0, 1, 5]].tolist() == [[0, 0], [1, 0], [-1, 0]]
-    found = context.average(grid, np.full(7, 0.5), **AROUND)
-    assert np.isnan(found).tolist() == (grid.slides < 0).tolist()
-    assert len(context.average(Grid.of([], [], [], 50), np.empty(0), **AROUND)) == 0
+    grid = grid_of([("a", x, 0) for x in (0, 1, -1, None, 2**21, 10**30)] + [("a", 2, None)])
+    assert (grid.slides >= 0).tolist() == [True] * 3 + [False] * 4
+    assert grid.cells[:3].tolist() == [[0, 0], [1, 0], [-1, 0]]
+    assert len(context.average(grid_of([]), np.empty(0), **AROUND)) == 0
 
 
-def validation(*, columns=20, rows=20, **places):
-    """A slide whose left half is malignant."""
-    made = [
-        made_up.make_row(
-            "1", n, label=int(n % columns < columns // 2), split="validation", **places
-        )
-        for n in range(columns * rows)
-    ]
-    return made_up.make_data(made).validation
+def validation(*, patches=400, **places):
+    """A slide, 20 patches wide, whose left half is malignant."""
+    made = [made_up.make_row("1", n, label=int(n % 20 < 10), **places) for n in range(patches)]
+    return Split("validation", Path(), made)
 
 
 def test_the_fit_makes_probabilities_that_are_calibrated_and_rank_better():
@@ -85,12 +82,10 @@ def test_the_fit_makes_probabilities_that_are_calibrated_and_rank_better():
     probabilities = made_up.make_probabilities(split.rows, quality=1)
     decision, notes = context.decide(split, probabilities, measure="balanced_accuracy")
     fitted = decision.context
-    assert notes == []
     assert fitted is not None
-    assert (fitted.patches, fitted.patients) == (400, 1)
-    assert all(type(value) in (int, float) for value in asdict(fitted).values())
+    assert (notes, fitted.patches, fitted.patients) == ([], 400, 1)
+    json.dumps(asdict(fitted), allow_nan=False)
     scores = Scores.of(split, probabilities, decision)
-    assert scores.in_context.dtype == np.float32
     areas = [metrics.roc_auc(split.labels, values) for values in vars(scores).values()]
     assert areas[2] > areas[0] + 0.1
     best, *others = [
@@ -107,17 +102,16 @@ def test_the_fit_makes_probabilities_that_are_calibrated_and_rank_better():
 
 
 @pytest.mark.parametrize(
-    ("settings_", "quality", "spread", "note"),
+    ("looks", "quality", "spread", "note"),
     [
-        ({"columns": 20, "rows": 4}, 1, 1, "found 40 benign and 40 malignant"),
+        ({"patches": 80}, 1, 1, "found 40 benign and 40 malignant"),
         ({"placed": False}, 1, 1, "found 0 benign and 0 malignant"),
-        ({}, -2, 1, "they hardly tell the classes"),
-        ({}, 1, 0.01, "they hardly tell the classes"),
+        ({}, -2, 1, "they hardly tell the classes"),  # Upside down.
+        ({}, 1, 0.01, "they hardly tell the classes"),  # All the same.
     ],
-    ids=["few patches", "no places", "upside down", "all the same"],
 )
-def test_what_cannot_be_fitted_is_said(settings_, quality, spread, note):
-    split = validation(**settings_)
+def test_what_cannot_be_fitted_is_said(looks, quality, spread, note):
+    split = validation(**looks)
     probabilities = made_up.make_probabilities(split.rows, quality=quality)
     probabilities = 0.5 + spread * (probabilities - 0.5)
     decision, notes = context.decide(split, probabilities, measure="f1")

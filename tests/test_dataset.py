@@ -1,20 +1,17 @@
 """What a built data set tells, and that damage to it is named."""
 
 import csv
-import hashlib
 import shutil
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 
-import numpy as np
 import pytest
 from test_building import build
 
 from cancernet.cli import InputError
 from cancernet.data.dataset import Dataset, Row
 from cancernet.data.originals import Exclusion
-from cancernet.files import swap_places
 
 
 @pytest.fixture
@@ -27,24 +24,12 @@ def test_a_data_set_tells_files_labels_and_patients(built: Path) -> None:
     data = Dataset.open(built, verify=True)
     assert list(data.splits) == ["training", "validation", "testing"]
     for split in data.splits.values():
-        assert split
         for file, label, patient in zip(split.files, split.labels, split.patients, strict=True):
-            assert file.is_file()
             assert file.parent == built / split.name / str(label)
             assert file.name.startswith(patient)
-    assert data.training.labels.dtype == np.int64
     assert data.judged is data.testing
     empty = Dataset.of(built, [], {"sample": True}, [])
     assert empty.judged is empty.validation
-    assert data.digest == hashlib.sha256((built / "manifest.csv").read_bytes()).hexdigest()
-
-
-def test_a_half_done_replacement_is_finished_first(built: Path, originals: Path) -> None:
-    new, old = swap_places(built)
-    build(originals, built.with_name("other"), seed=2)
-    built.with_name("other").rename(new)
-    built.rename(old)
-    assert Dataset.open(built, verify=True).build["seed"] == 2
 
 
 def edit(change: Callable[[list[list[str]]], object]) -> Callable[[Path], object]:
@@ -52,11 +37,9 @@ def edit(change: Callable[[list[list[str]]], object]) -> Callable[[Path], object
 
     def edited(folder: Path) -> None:
         path = folder / "manifest.csv"
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.reader(file))
+        rows = list(csv.reader(path.read_text().splitlines()))
         change(rows)
-        with path.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file, lineterminator="\n").writerows(rows)
+        path.write_text("".join(",".join(row) + "\n" for row in rows))
 
     return edited
 
@@ -82,9 +65,7 @@ def first_patch(folder: Path) -> Path:
 
 
 def overwrite(folder: Path) -> None:
-    """Other content of the same size."""
-    path = first_patch(folder)
-    path.write_bytes(bytes(path.stat().st_size))
+    first_patch(folder).write_bytes(bytes(first_patch(folder).stat().st_size))
 
 
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {

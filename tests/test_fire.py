@@ -9,33 +9,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import PROJECT
-from test_building import build, files_below
-from test_scripts import BUILD, TRAIN, assert_refused, run
+from conftest import PROJECT, assert_refused, contents, run, run_well
+from test_building import build
 
+BUILD, TRAIN = "build_dataset.py", "train_model.py"
 KILLS = os.environ.get("CANCERNET_KILLS", "40")
-
-NOBODY = 65534  # The user without rights on Linux.
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows has neither os.fork nor SIGKILL")
 def test_a_killed_build_leaves_a_whole_set() -> None:
-    killed = subprocess.run(
-        [sys.executable, str(PROJECT / "tests" / "kill_builds.py"), KILLS],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert killed.returncode == 0, killed.stderr
-    assert "between the two renames" in killed.stdout
-    assert killed.stdout.split()[-2:] == ["all", KILLS]
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {file: (folder / file).read_bytes() for file in files_below(folder)}
-
-
-# --- A full disk ---------------------------------------------------------------------------------
+    survived = run_well("tests/kill_builds.py", KILLS, cwd=PROJECT)
+    assert "between the two renames" in survived
+    assert survived.split()[-2:] == ["all", KILLS]
 
 
 @pytest.fixture
@@ -54,13 +39,12 @@ def test_a_full_disk_costs_nothing_that_was_there(
     originals: Path, small_disk: Path, tmp_path: Path
 ) -> None:
     data = ("--dataset", small_disk / "idc")
-    assert run(BUILD, "--original", originals, *data, cwd=tmp_path).returncode == 0
+    run_well(BUILD, "--original", originals, *data, cwd=tmp_path)
     before = contents(small_disk / "idc")
-    for seed in ("1", "2"):
-        (small_disk / "filler").write_bytes(bytes(400_000))
-        full = run(BUILD, "--original", originals, *data, "--seed", seed, cwd=tmp_path)
-        assert_refused(full, "No space left", "free space")
-        assert len(full.stderr.splitlines()) == 1
+    (small_disk / "filler").write_bytes(bytes(400_000))
+    full = run(BUILD, "--original", originals, *data, "--seed", "1", cwd=tmp_path)
+    assert_refused(full, "No space left", "free space")
+    assert len(full.stderr.splitlines()) == 1
     assert {path.name for path in small_disk.iterdir()} == {"idc", "filler"}
     assert contents(small_disk / "idc") == before
 
@@ -73,11 +57,8 @@ def test_a_full_disk_costs_nothing_that_was_there(
     assert (output / "metrics.json").read_text() == "an older run"
 
 
-# --- No right to write ---------------------------------------------------------------------------
-
-
 # Imports before root drops its rights, since Python itself may be closed to other users.
-WITHOUT_RIGHTS = f"""
+WITHOUT_RIGHTS = """
 import os, sys
 from pathlib import Path
 import email.parser, imutils.paths, multiprocessing.dummy, tqdm
@@ -87,24 +68,20 @@ from cancernet.evaluation import report
 from cancernet.training import run, workers
 code = Path(sys.argv[1]).read_text(encoding="utf-8")
 if os.geteuid() == 0:
+    nobody = 65534  # The user without rights on Linux.
     os.setgroups([])
-    os.setgid({NOBODY})
-    os.setuid({NOBODY})
+    os.setgid(nobody)
+    os.setuid(nobody)
 sys.argv = sys.argv[1:]
-exec(compile(code, "script", "exec"), {{"__name__": "__main__"}})
+exec(compile(code, "script", "exec"), {"__name__": "__main__"})
 """
 
 
 def run_without_rights(*command: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
     """Runs a script as a user that owns nothing."""
-    return subprocess.run(
-        [sys.executable, "-c", WITHOUT_RIGHTS, *map(str, command)],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        check=False,
-        env=os.environ | {"PYTHONPATH": str(PROJECT)},
-    )
+    program = [sys.executable, "-c", WITHOUT_RIGHTS, *map(str, command)]
+    plain = os.environ | {"PYTHONPATH": str(PROJECT)}
+    return subprocess.run(program, cwd=cwd, capture_output=True, text=True, env=plain)
 
 
 @pytest.fixture

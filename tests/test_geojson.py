@@ -1,8 +1,6 @@
 """GeoJSON: the form that QuPath reads, outlines that shapely finds valid, sizes in millimetres."""
 
 import json
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import openslide
@@ -14,29 +12,26 @@ from made_slides import make_slide
 from PIL import Image, ImageDraw
 
 from cancernet.prediction import geojson, slides
-from cancernet.prediction.scored import Slide
 from cancernet.prediction.slides import Frame
 
 RING = ["###", "#.#", "###"]
 
 
-def slide_of(drawing: list[str], frame: Frame | None = None) -> Slide:
+def slide_of(drawing, frame=None):
     """A slide of a drawing: `#` predicted malignant, `.` benign, a space for none."""
     cells = [(x, y) for y, line in enumerate(drawing) for x, sign in enumerate(line) if sign != " "]
     probability = [0.9 if drawing[y][x] == "#" else 0.1 for x, y in cells]
     return make_slide(cells, probability, frame=frame or Frame())
 
 
-def written(tmp_path: Path, slide: Slide) -> list[dict[str, Any]]:
+def written(tmp_path, slide):
     geojson.write(tmp_path / "slide.geojson", slide)
     content = json.loads((tmp_path / "slide.geojson").read_text(encoding="utf-8"))
     assert content["type"] == "FeatureCollection"
-    return list(content["features"])
+    return content["features"]
 
 
-def test_each_tile_is_a_locked_detection_and_the_malignant_ones_an_annotation(
-    tmp_path: Path,
-) -> None:
+def test_each_tile_is_a_locked_detection_and_the_malignant_ones_an_annotation(tmp_path):
     features = written(tmp_path, slide_of(RING))
     assert features == written(tmp_path, slide_of(RING))  # The same slide gives the same file.
     *detections, annotation = features
@@ -48,19 +43,19 @@ def test_each_tile_is_a_locked_detection_and_the_malignant_ones_an_annotation(
         assert properties["classification"] in (geojson.MALIGNANT, geojson.BENIGN)
         for ring in feature["geometry"]["coordinates"]:
             assert ring[0] == ring[-1]
-    assert [feature["properties"]["objectType"] for feature in detections] == ["detection"] * 9
+    kinds = [feature["properties"]["objectType"] for feature in features]
+    assert kinds == [*["detection"] * 9, "annotation"]
     first, centre = detections[0], detections[4]
     # Without neighbours there is no probability in context.
     assert first["properties"]["measurements"] == {"probability": 0.9, "calibrated": 0.9}
     assert centre["properties"]["classification"]["name"] == "benign"
     assert centre["geometry"]["coordinates"][0][0] == [50, 50]
-    assert annotation["properties"]["objectType"] == "annotation"
     # One polygon with a hole, and QuPath takes no MultiPolygon of one.
     assert annotation["geometry"]["type"] == "Polygon"
     assert len(annotation["geometry"]["coordinates"]) == 2
 
 
-def test_what_is_nowhere_malignant_twice_or_of_no_scale(tmp_path: Path) -> None:
+def test_what_is_nowhere_malignant_twice_or_of_no_scale(tmp_path):
     assert len(written(tmp_path, slide_of(["..", ". "]))) == 3
     # Two patches of one place, on no known scale.
     double = make_slide([(0, 0)] * 2, [0.9] * 2, frame=Frame(micrometres=None))
@@ -79,9 +74,7 @@ def test_what_is_nowhere_malignant_twice_or_of_no_scale(tmp_path: Path) -> None:
         (RING, 0.32, 0.6 * 2**0.5),
     ],
 )
-def test_sizes_are_in_millimetres(
-    tmp_path: Path, drawing: list[str], area: float, focus: float
-) -> None:
+def test_sizes_are_in_millimetres(tmp_path, drawing, area, focus):
     # A tile has 50 pixels of 4 micrometres per side: 0.2 mm.
     extent = geojson.write(tmp_path / "slide.geojson", slide_of(drawing))
     assert extent == pytest.approx({"malignant_area_mm2": area, "largest_focus_mm": focus})
@@ -89,7 +82,7 @@ def test_sizes_are_in_millimetres(
 
 @settings(deadline=None)
 @given(st.lists(st.text("#. ", min_size=6, max_size=6), min_size=1, max_size=6))
-def test_the_outline_holds_the_malignant_tiles_alone(drawing: list[str]) -> None:
+def test_the_outline_holds_the_malignant_tiles_alone(drawing):
     if not "".join(drawing).strip():
         return
     # A shifted, scaled level whose pixels are no whole number: drawn back over the tiles.
@@ -101,11 +94,11 @@ def test_the_outline_holds_the_malignant_tiles_alone(drawing: list[str]) -> None
         assert outline.intersection(box).area == pytest.approx(box.area * malignant, abs=1e-3)
 
 
-@pytest.mark.parametrize("corner", [(0, 0), (130, 75)])
-@pytest.mark.parametrize("mpp", [(1.0, 1.0), (0.9137, 0.9137), (1.3, 1.1)])
-def test_the_outline_falls_on_the_tissue_of_a_shifted_and_scaled_slide(
-    mpp: tuple[float, float], corner: tuple[int, int]
-) -> None:
+@pytest.mark.parametrize(
+    ("mpp", "corner"),
+    [((1.0, 1.0), (0, 0)), ((0.9137, 0.9137), (130, 75)), ((1.3, 1.1), (130, 75))],
+)
+def test_the_outline_falls_on_the_tissue_of_a_shifted_and_scaled_slide(mpp, corner):
     bounds = {f"openslide.bounds-{axis}": str(at) for axis, at in zip("xy", corner, strict=True)}
 
     class Shifted(openslide.ImageSlide):

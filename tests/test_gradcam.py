@@ -3,8 +3,6 @@
 import keras
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
-from PIL import Image
 
 from cancernet.cancernet import CancerNet
 from cancernet.cli import SAMPLE_NOTICE
@@ -47,30 +45,18 @@ def test_evidence_is_the_map_times_the_difference_of_the_logits(weights, each):
 
 
 def test_of_cancernet_the_maps_of_the_last_block_are_taken():
-    keras.utils.set_random_seed(1)
     images = np.random.default_rng(1).random((3, 48, 48, 3), np.float32)
     evidence = grad_cam(CancerNet.build(48, 48, 3, 2), images)
     assert evidence.shape == (3, 12, 12)
-    assert (evidence >= 0).all()
-    assert evidence.max() > 0
+    assert evidence.min() >= 0 < evidence.max()
 
 
 @pytest.mark.parametrize(("patches", "sample"), [(1, False), (9, True)])
-def test_the_sheet_shows_every_patch_and_the_notice(tmp_path, monkeypatch, patches, sample):
-    figures = []
-    savefig = Figure.savefig
-
-    def recorded(figure, *arguments, **settings):
-        figures.append(figure)
-        savefig(figure, *arguments, **settings)
-
-    monkeypatch.setattr(Figure, "savefig", recorded)
+def test_the_sheet_shows_every_patch_and_the_notice(tmp_path, drawn, patches, sample):
     images = np.random.default_rng(1).random((patches, 4, 4, 3)).astype(np.float32)
     name = "$0.5 \N{CJK UNIFIED IDEOGRAPH-75C5}.png"
     examples = [(name, np.float32(n / 10), image) for n, image in enumerate(images)]
     draw_sheet(tmp_path / "sheet.png", spotter([1.0, 3.0]), examples, sample=sample)
-    with Image.open(tmp_path / "sheet.png") as sheet:
-        assert sheet.format == "PNG"
-    shown = [axes.get_title() for axes in figures[0].axes if axes.images]
+    shown = [axes.get_title() for axes in drawn["sheet"].axes if axes.images]
     assert shown == [f"{n / 10:.2f}  $0.5 ?.png" for n in range(patches)]
-    assert (SAMPLE_NOTICE in figures[0].texts[0].get_text()) == sample
+    assert (SAMPLE_NOTICE in drawn["sheet"].texts[0].get_text()) == sample

@@ -3,11 +3,9 @@
 import matplotlib.colors
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_slides import make_slide
-from matplotlib.figure import Figure
-from PIL import Image
 
 from cancernet.cli import SAMPLE_NOTICE
 from cancernet.data.patch import PatchFacts
@@ -25,6 +23,7 @@ POSITIONS = st.lists(
 # --- Grids ----------------------------------------------------------------------------------------
 
 
+@settings(deadline=None)
 @given(POSITIONS, st.integers(0, 10_000), st.integers(0, 10_000))
 def test_every_patch_gets_its_own_square_wherever_the_slide_begins(squares, left, top):
     columns, rows = np.array(squares).T
@@ -65,32 +64,15 @@ def slide(*, labels=(0, 1, 1, 0, -1), skipped=((2, 1),), **others):
     return make_slide(CELLS, PROBABILITY, labels=labels, skipped=skipped, **others)
 
 
-@pytest.fixture
-def drawn(monkeypatch):
-    """The figures that were saved, by the ending of their file."""
-    figures = {}
-    savefig = Figure.savefig
-
-    def recorded(figure, path, **settings):
-        figures[path.stem.rpartition("_")[2]] = figure
-        savefig(figure, path, **settings)
-
-    monkeypatch.setattr(Figure, "savefig", recorded)
-    return figures
-
-
 def legend(figure):
     return [text.get_text() for each in figure.legends for text in each.get_texts()]
 
 
-def test_all_maps_are_drawn_and_the_outcomes_counted(tmp_path, drawn):
-    maps.draw(tmp_path, "8863", slide(), TISSUE)
-    names = [f"8863_{what}.png" for what in ("errors", "heatmap", "tissue")]
+def test_all_maps_are_drawn_and_each_square_has_the_colour_of_its_outcome(tmp_path, drawn):
+    maps.draw(tmp_path, "x", slide(), TISSUE)
+    names = [f"x_{what}.png" for what in ("errors", "heatmap", "tissue")]
     assert sorted(path.name for path in tmp_path.iterdir()) == names
-    with Image.open(tmp_path / "8863_heatmap.png") as image:
-        assert image.format == "PNG"
-        assert min(image.size) > 350
-    assert legend(drawn["errors"]) == [
+    assert legend(drawn["x_errors"]) == [
         "no tissue, skipped: 1",
         "malignant, predicted malignant: 1",
         "benign, predicted benign: 1",
@@ -98,20 +80,7 @@ def test_all_maps_are_drawn_and_the_outcomes_counted(tmp_path, drawn):
         "benign, predicted malignant: 1",
         "class not known: 1",
     ]
-
-
-def test_metrics_are_those_of_the_patches_and_null_where_not_defined():
-    both = slide_metrics(slide())
-    assert both["confusion_matrix"] == {"tn": 1, "fp": 1, "fn": 1, "tp": 1}
-    assert (both["patches"], both["prevalence"], both["roc_auc"]) == (4, 0.5, 0.75)
-    benign = slide_metrics(slide(labels=(0, 0, 0, -1, -1)))
-    assert (benign["sensitivity"], benign["roc_auc"]) == (None, None)
-    assert benign["specificity"] == 2 / 3
-
-
-def test_each_square_has_the_colour_of_its_outcome(tmp_path, drawn):
-    maps.draw(tmp_path, "8863", slide(), TISSUE)
-    (image,) = (each for each in drawn["errors"].axes[0].images if each.get_cmap().N == 5)
+    (image,) = (each for each in drawn["x_errors"].axes[0].images if each.get_cmap().N == 5)
     shown = image.cmap(image.norm(image.get_array()))[..., :3]
     colours = {what: matplotlib.colors.to_rgb(colour) for what, colour in maps.OUTCOMES}
     for (row, column), what in {
@@ -124,15 +93,24 @@ def test_each_square_has_the_colour_of_its_outcome(tmp_path, drawn):
         assert tuple(shown[row, column]) == pytest.approx(colours[what])
 
 
+def test_metrics_are_those_of_the_patches_and_null_where_not_defined():
+    both = slide_metrics(slide())
+    assert both["confusion_matrix"] == {"tn": 1, "fp": 1, "fn": 1, "tp": 1}
+    assert (both["patches"], both["prevalence"], both["roc_auc"]) == (4, 0.5, 0.75)
+    benign = slide_metrics(slide(labels=(0, 0, 0, -1, -1)))
+    assert (benign["sensitivity"], benign["roc_auc"]) == (None, None)
+    assert benign["specificity"] == 2 / 3
+
+
 def test_the_heatmap_has_colour_bar_scale_title_and_legend(tmp_path, drawn):
-    maps.draw(tmp_path, "8863", slide(), TISSUE)
-    axes, bar = drawn["heatmap"].axes
+    maps.draw(tmp_path, "x", slide(), TISSUE)
+    axes, bar = drawn["x_heatmap"].axes
     assert bar.get_ylabel() == "probability of class 1, malignant"
     assert bar.get_ylim() == (0, 1)
     (threshold,) = (line for line in bar.lines if line.get_color() == "red")
     assert list(threshold.get_ydata()) == [0.5, 0.5]
     assert "patches 5, predicted malignant 3" in axes.get_title()
-    assert legend(drawn["heatmap"]) == ["no tissue, skipped: 1"]
+    assert legend(drawn["x_heatmap"]) == ["no tissue, skipped: 1"]
     colours = next(image for image in axes.images if image.get_cmap().name == "viridis")
     shown = colours.get_array().filled(np.nan)
     assert shown == pytest.approx(np.array([[0.1, 0.9, 0.2], [0.7, 0.5, np.nan]]), nan_ok=True)
@@ -146,23 +124,22 @@ def test_what_is_not_known_is_not_drawn(tmp_path, drawn):
     unknown = slide(labels=[-1] * 5, skipped=(), frame=Frame(micrometres=None))
     maps.draw(tmp_path, "x", unknown, TISSUE)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["x_heatmap.png", "x_tissue.png"]
-    assert not [each for each in drawn["heatmap"].axes[0].artists if hasattr(each, "txt_label")]
-    assert legend(drawn["heatmap"]) == ["no patch: 1"]
+    heatmap = drawn["x_heatmap"]
+    assert not [each for each in heatmap.axes[0].artists if hasattr(each, "txt_label")]
+    assert legend(heatmap) == ["no patch: 1"]
 
 
 @pytest.mark.parametrize("sample", [True, False])
 def test_the_notice_stands_on_every_map_of_the_sample_and_fits(tmp_path, drawn, sample):
     any_name = "$\\frac \N{CJK UNIFIED IDEOGRAPH-75C5}\udcff\n<b>" * 9
     synthetic = slide(name=any_name, metadata=Metadata(sample=sample))
-    maps.draw(tmp_path, "99901", synthetic, TISSUE)
-    assert set(drawn) == {"heatmap", "tissue", "errors"}
+    maps.draw(tmp_path, "x", synthetic, TISSUE)
+    assert len(drawn) == 3
     for figure in drawn.values():
         notices = [text for text in figure.texts if text.get_text() == SAMPLE_NOTICE]
         assert len(notices) == sample
-        for notice in notices:
-            box = notice.get_window_extent()
-            assert box.x0 >= 0
-            assert box.x1 <= figure.bbox.width
+        for box in (notice.get_window_extent() for notice in notices):
+            assert 0 <= box.x0 < box.x1 <= figure.bbox.width
 
 
 def test_file_names_by_hand():

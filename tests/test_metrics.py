@@ -28,7 +28,8 @@ def labels_and_probabilities(draw):
 def of_scikit_learn(labels, probabilities, *, threshold):
     """All metrics by scikit-learn, NaN where it says that one is not defined."""
     predicted = (probabilities >= threshold).astype(int)
-    expected = {
+    areas = ("balanced_accuracy", "mcc", "roc_auc", "average_precision")
+    expected = dict.fromkeys(areas, math.nan) | {
         "accuracy": of.accuracy_score(labels, predicted),
         "f1": of.f1_score(labels, predicted, zero_division=np.nan),
         "brier": np.mean((probabilities.astype(float) - labels) ** 2),
@@ -60,10 +61,7 @@ def ours(labels, probabilities, *, threshold, weights=None):
 def test_class_1_is_positive_and_sensitivity_is_of_the_malignant():
     assert metrics.confusion(LABELS, PROBABILITIES, threshold=0.5) == Confusion(2, 2, 1, 5)
     found = Confusion(tn=90, fp=10, fn=6, tp=4).rates()
-    names = ("sensitivity", "specificity", "ppv", "npv", "accuracy", "f1")
-    by_hand = (4 / 10, 90 / 100, 4 / 14, 90 / 96, 94 / 110, 8 / 24)
-    assert tuple(found[name] for name in names) == by_hand
-    assert found["mcc"] == pytest.approx((4 * 90 - 10 * 6) / math.sqrt(14 * 10 * 100 * 96))
+    assert (found["sensitivity"], found["specificity"]) == (4 / 10, 90 / 100)
     # As many patches as the real data set has do not overflow.
     for large in (tuple(10**5 * n for n in (90, 10, 6, 4)), 1e5 * np.array([[90], [10], [6], [4]])):
         assert Confusion(*large).rates()["mcc"] == pytest.approx(found["mcc"])
@@ -72,33 +70,14 @@ def test_class_1_is_positive_and_sensitivity_is_of_the_malignant():
 @settings(deadline=None, max_examples=60)
 @given(labels_and_probabilities(), st.sampled_from([0.25, 0.5, 0.75]))
 @example((LABELS, PROBABILITIES), 0.5)
+@example((np.array([0]), np.array([0.2], dtype=np.float32)), 0.5)
+@example((np.array([1, 0]), np.array([0.7, 0.7], dtype=np.float32)), 0.75)
 def test_metrics_equal_those_of_scikit_learn(patches, threshold):
     found = ours(*patches, threshold=threshold)
+    assert tuple(found)[: len(METRICS)] == METRICS
     for name, value in of_scikit_learn(*patches, threshold=threshold).items():
         metric = math.nan if found[name] is None else found[name]
         assert metric == pytest.approx(value, nan_ok=True), name
-
-
-@pytest.mark.parametrize(
-    ("counts", "undefined"),
-    [
-        ((3, 1, 0, 0), "sensitivity balanced_accuracy mcc"),
-        ((0, 0, 1, 3), "specificity balanced_accuracy mcc"),
-        ((3, 0, 2, 0), "ppv mcc"),
-        ((0, 3, 0, 2), "npv mcc"),
-        ((3, 0, 0, 0), "ppv f1 sensitivity balanced_accuracy mcc"),
-        ((0, 0, 0, 0), " ".join(METRICS)),
-    ],
-)
-def test_metrics_that_are_not_defined_are_none_or_in_arrays_nan_and_no_others(counts, undefined):
-    one, many = Confusion(*counts).rates(), Confusion(*np.array([counts], float).T).rates()
-    assert tuple(one) == METRICS
-    assert {name for name in METRICS if one[name] is None} == set(undefined.split())
-    for name, value in one.items():
-        expected = math.nan if value is None else value
-        assert many[name] == pytest.approx([expected], nan_ok=True), name
-    for labels, scores in (([1, 1], [0.2, 0.9]), ([0, 1], [0.2, math.nan]), ([], [])):
-        assert metrics.areas(np.array(labels), np.array(scores)) == (None, None)
 
 
 @settings(deadline=None)
@@ -111,15 +90,17 @@ def test_loss_is_that_of_keras(patches):
     one_hot = np.eye(2, dtype=np.float32)[labels]
     two_way = np.stack([1 - probabilities, probabilities], axis=1)
     expected = float(keras.losses.CategoricalCrossentropy()(one_hot, two_way))
-    assert metrics.cross_entropy(labels, probabilities) == pytest.approx(
-        expected, rel=1e-5, abs=1e-6
-    )
+    found = metrics.cross_entropy(labels, probabilities)
+    assert found == pytest.approx(expected, rel=1e-5, abs=1e-6)
 
 
-def test_brier_and_calibration_error_by_hand():
+def test_there_are_no_areas_of_what_is_not_finite_or_nothing():
+    for labels, scores in (([0, 1], [0.2, math.nan]), ([], [])):
+        assert metrics.areas(np.array(labels), np.array(scores)) == (None, None)
+
+
+def test_calibration_error_by_hand():
     labels, probabilities = np.array([0, 1, 1, 0]), np.array([0.01, 0.02, 1.0, 0.5])
-    squares = 0.01**2 + 0.98**2 + 0 + 0.5**2
-    assert metrics.brier(labels, probabilities) == pytest.approx(squares / 4)
     # The first two share a bin: its mean probability is 0.015, its share of malignant 0.5.
     error = (2 * (0.5 - 0.015) + 0 + 0.5) / 4
     assert metrics.expected_calibration_error(labels, probabilities) == pytest.approx(error)
@@ -138,9 +119,7 @@ def test_patients_stand_worst_first():
     ]
     owners, labels, scores = zip(*rows, strict=True)
     found = metrics.per_patient(np.array(labels), np.array(scores), owners, threshold=0.5)
-    assert list(found[0]) == (
-        ["patient", "patches", "prevalence", "sensitivity", "specificity", "roc_auc"]
-    )
+    assert " ".join(found[0]) == "patient patches prevalence sensitivity specificity roc_auc"
     assert [tuple(row.values()) for row in found] == [
         ("benign", 2, 0, None, 0, None),
         ("half", 4, 0.5, 0.5, 0.5, 0.5),
@@ -150,8 +129,9 @@ def test_patients_stand_worst_first():
     ]
 
 
-def clustered(generator, *, patients, patches):
+def clustered(seed, *, patients, patches):
     """Labels and probabilities of patients of whom some are harder than others."""
+    generator = np.random.default_rng(seed)
     owner = np.repeat(np.arange(patients), patches)
     hardness = generator.normal(0, 1.5, patients)[owner]
     labels = (generator.random(len(owner)) < 0.4).astype(int)
@@ -162,9 +142,7 @@ def clustered(generator, *, patients, patches):
 
 @pytest.mark.parametrize(("patients", "patches"), [(12, 9), (3, 2), (2, 1), (1, 4)])
 def test_metrics_are_those_of_the_resamples_laid_out(patients, patches):
-    labels, probabilities, owner = clustered(
-        np.random.default_rng(1), patients=patients, patches=patches
-    )
+    labels, probabilities, owner = clustered(1, patients=patients, patches=patches)
     drawn = metrics.draw([f"p{number:02}" for number in owner], resamples=20, seed=5)
     assert (drawn.times.sum(axis=1) == patients).all()
     found = ours(labels, probabilities, threshold=0.5, weights=drawn)
@@ -177,19 +155,15 @@ def test_metrics_are_those_of_the_resamples_laid_out(patients, patches):
 
 
 def test_same_seed_same_resamples_whatever_the_order_of_the_patches():
-    patients = np.array([f"p{number % 12}" for number in range(60)])
-    order = np.random.default_rng(0).permutation(60)
-    drawn, again, other = (
-        metrics.draw(list(names), resamples=50, seed=seed)
-        for names, seed in ((patients, 1), (patients[order], 1), (patients, 2))
-    )
+    patients = [f"p{number % 12}" for number in range(60)]
+    drawn, again = (metrics.draw(own, resamples=50, seed=1) for own in (patients, patients[::-1]))
     assert (again.times == drawn.times).all()
-    assert (again.owner == drawn.owner[order]).all()
-    assert (other.times != drawn.times).any()
+    assert (again.owner == drawn.owner[::-1]).all()
+    assert (metrics.draw(patients, resamples=50, seed=2).times != drawn.times).any()
 
 
 def test_resamples_of_a_whole_testing_split_take_seconds():
-    labels, probabilities, owner = clustered(np.random.default_rng(4), patients=55, patches=1000)
+    labels, probabilities, owner = clustered(4, patients=55, patches=1000)
     drawn = metrics.draw(list(map(str, owner)), resamples=200, seed=0)
     began = time.process_time()
     ours(labels, probabilities, threshold=0.5, weights=drawn)

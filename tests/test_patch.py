@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from cancernet.data.patch import (
@@ -19,15 +20,14 @@ from cancernet.data.patch import (
     read_facts,
     read_pixels,
 )
+from cancernet.data.pipeline import read_patch
 
 PIXELS = np.random.default_rng(1).integers(0, 256, (50, 50, 3), dtype=np.uint8)
 PICTURE = Image.fromarray(PIXELS)
 
 
 def encode(suffix: str, pixels: np.ndarray = PIXELS) -> bytes:
-    encoded, data = cv2.imencode(suffix, pixels)
-    assert encoded
-    return data.tobytes()
+    return cv2.imencode(suffix, pixels)[1].tobytes()
 
 
 def saved(image: Image.Image, kind: str, **options: object) -> bytes:
@@ -36,36 +36,29 @@ def saved(image: Image.Image, kind: str, **options: object) -> bytes:
     return buffer.getvalue()
 
 
-@pytest.mark.parametrize(
-    ("source", "expected"),
-    [
-        ("8863/1/8863_idx5_x1001_y51_class1.png", ("8863", 1, 1001, 51)),
-        ("deep/8863/0/8863_idx5_x1_y51_class0 (1).PNG", ("8863", 0, 1, 51)),
-        # Not the fifth last character, as the published scripts have it.
-        ("anna/0/slide1.jpeg", ("anna", 0, None, None)),
-        ("anna/1/tile_0.png", ("anna", 1, None, None)),
-        ("IDC_regular_ps50_idx5/0/8863_idx5_x1_y1_class0.png", ("8863", 0, 1, 1)),
-        ("0/8863_idx5_x1_y1_class0.png", ("8863", 0, 1, 1)),
-    ],
-)
-def test_a_path_gives_patient_label_and_place(source, expected) -> None:
-    patch = parse_source(source)
-    assert (patch.patient, patch.label, patch.x, patch.y) == expected
+ORIGINALS: dict[str, tuple[str, int | None, int | None, int | None]] = {
+    "8863/1/8863_idx5_x1001_y51_class1.png": ("8863", 1, 1001, 51),
+    "deep/8863/0/8863_idx5_x1_y51_class0 (1).PNG": ("8863", 0, 1, 51),
+    # Not the fifth last character, as the published scripts have it.
+    "anna/0/slide1.jpeg": ("anna", 0, None, None),
+    "anna/1/tile_0.png": ("anna", 1, None, None),
+    "IDC_regular_ps50_idx5/0/8863_idx5_x1_y1_class0.png": ("8863", 0, 1, 1),
+    "0/8863_idx5_x1_y1_class0.png": ("8863", 0, 1, 1),
+}
+ANYWHERE = ORIGINALS | {
+    "8863_idx5_x1_y51_class0.png": ("8863", 0, 1, 51),
+    "8863/0/8863_idx5_x1_y51_class1.png": ("8863", None, 1, 51),
+    "idc/training/1/a.png": ("", 1, None, None),
+    "photos/a.png": ("", None, None, None),
+}
 
 
-@pytest.mark.parametrize(
-    ("path", "expected"),
-    [
-        ("8863/1/8863_idx5_x1001_y51_class1.png", PatchFacts("8863", 1, 1001, 51)),
-        ("8863_idx5_x1_y51_class0.png", PatchFacts("8863", 0, 1, 51)),
-        ("8863/0/8863_idx5_x1_y51_class1.png", PatchFacts("8863", None, 1, 51)),
-        ("anna/1/a.png", PatchFacts("anna", 1, None, None)),
-        ("idc/training/1/a.png", PatchFacts("", 1, None, None)),
-        ("photos/a.png", PatchFacts("", None, None, None)),
-    ],
-)
-def test_a_path_from_anywhere_tells_what_it_can(path: str, expected: PatchFacts) -> None:
-    assert read_facts(Path(path)) == expected
+def test_a_path_tells_patient_label_and_place() -> None:
+    for path, expected in ORIGINALS.items():
+        patch = parse_source(path)
+        assert (patch.patient, patch.label, patch.x, patch.y) == expected
+    for path, expected in ANYWHERE.items():
+        assert read_facts(Path(path)) == PatchFacts(*expected)
 
 
 EXIF = Image.Exif()
@@ -140,3 +133,33 @@ def test_pixels_are_red_green_blue(tmp_path: Path) -> None:
     (tmp_path / "patch.png").write_bytes(b"text")
     with pytest.raises(ExcludedError, match="vanished or changed"):
         read_pixels(tmp_path / "patch.png")
+
+
+def mutate(data: bytes, random: np.random.Generator) -> bytes:
+    """Puts up to eight random bytes in the place of up to eight others, one to three times."""
+    mutated = bytearray(data)
+    for _ in range(random.integers(1, 4)):
+        place, old, new = random.integers(0, (len(mutated) + 1, 9, 9))
+        mutated[place : place + old] = random.bytes(new)
+    return bytes(mutated)
+
+
+def test_damaged_jpeg_that_passes_the_check_can_be_read_in_training(tmp_path: Path) -> None:
+    """A damaged PNG does not pass: it has checksums."""
+    random, path, passed = np.random.default_rng(5), tmp_path / "patch", 0
+    smooth = Image.fromarray(cv2.GaussianBlur(PIXELS, (0, 0), 2))
+    images = [saved(smooth.convert(mode), "JPEG") for mode in ("RGB", "L")]
+    images.append(saved(smooth, "JPEG", progressive=True))
+    for number in range(5_000):
+        data = mutate(images[number % len(images)], random)
+        try:
+            width, height = check_image(data, min_side=25, max_pixels=10**8)
+        except ExcludedError:
+            continue
+        passed += 1
+        decoded = tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE")
+        assert decoded.shape == (height, width, 3)
+        if passed % 50 == 0:  # The decoding above is this one's first line.
+            path.write_bytes(data)
+            assert read_patch(tf.constant(str(path)), height=48, width=48).shape == (48, 48, 3)
+    assert passed > 250  # Else nothing is proved.

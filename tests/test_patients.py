@@ -35,7 +35,6 @@ def settled(folders: Sequence[str], layout: str = DEFAULT, method: str = "patien
         ([f"my/images/{name}" for name in ALL], DEFAULT, ALL),
         (["train/anna", "train/bert"], DEFAULT, ["anna", "bert"]),
         (["test 1", "test 2"], DEFAULT, ["test 1", "test 2"]),
-        (["Val", "anna"], DEFAULT, ["Val", "anna"]),
         (["slide_1", "slide_2", "H-slide 3"], DEFAULT, ["slide_1", "slide_2", "H-slide 3"]),
         # A name of the download tells the patient wherever it stands.
         (["train/%/8863_idx5_x1_y1_class%.png", "test/%/8864_idx5_x1_y1_class%.png"], DEFAULT,
@@ -47,7 +46,6 @@ def settled(folders: Sequence[str], layout: str = DEFAULT, method: str = "patien
         (["train/anna", "test/bert"], "split/patient/class/file", ["anna", "bert"]),
         (["anna_slide1", "anna_slide2", "bert_slide1"], "patient_slide/class/file",
          ["anna", "bert"]),
-        (["anna_left", "anna_right", "bert"], "patient_slide/class/file", ["anna", "bert"]),
         (["TCGA-A1-A0SB-01Z-00-DX1", "TCGA-A2-A0SC-01Z-00-DX1"],
          "patient-patient-patient-slide/class/file", ["TCGA_A1_A0SB", "TCGA_A2_A0SC"]),
         (["train/%/anna_1.png", "test/%/anna_2.png"], "split/class/patient_file", ["anna"]),
@@ -74,10 +72,8 @@ def test_patients_are_told_apart(folders, layout, expected) -> None:
         (["Training_Set", "VAL", "Holdout"], DEFAULT, ["names of splits"]),
         (["fold 1", "fold 2"], DEFAULT, ["names of splits", "--split image"]),
         (["data_train", "Test (1)", "x-val"], DEFAULT, ["'Test (1)', 'data_train', 'x-val'"]),
-        (["Trainingsdaten", "fold_a"], DEFAULT, ["names of splits"]),
         (["%/train/anna_1.png", "%/test/anna_2.png"], "class/patient/file", ["names of splits"]),
         (["anna_slide1", "Anna_slide2", "bert_slide1"], DEFAULT, ["'Anna_slide2', 'anna_slide1'"]),
-        (["A/case 1 slide a", "A/case 1 slide b", "A/x_roi"], DEFAULT, ["slides of one patient"]),
         (["anna_left", "anna_right", "bert"], DEFAULT, ["slides of one patient"]),
         (["TCGA-A1-A0SB-01Z-00-DX1", "TCGA-A1-A0SB-01Z-00-DX2", "TCGA-A2-A0SC-01Z-00-DX1"],
          DEFAULT, ["slides of one patient"]),
@@ -105,10 +101,6 @@ def test_spellings_of_one_patient_are_merged_and_said(capsys: pytest.CaptureFixt
 
 
 def test_it_is_said_by_what_patients_are_told_apart() -> None:
-    folders = ["8863/%/8863_idx5_x1_y1_class%.png", "anna"]
-    by_name = "patients by the file names, e.g. '8863'"
-    by_folder = "by the folder two levels up, e.g. 'anna'"
-    assert patients.described(patches_of(folders, DEFAULT), DEFAULT) == f"{by_name} and {by_folder}"
-    assert patients.described(patches_of(["anna"], DEFAULT), "a/patient/class/file").endswith(
-        "by the layout a/patient/class/file, e.g. 'anna'"
-    )
+    patches = patches_of(["8863/%/8863_idx5_x1_y1_class%.png", "anna"], DEFAULT)
+    names, folders = "by the file names, e.g. '8863'", "by the folder two levels up, e.g. 'anna'"
+    assert patients.described(patches, DEFAULT) == f"patients {names} and {folders}"

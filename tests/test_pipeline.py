@@ -1,4 +1,4 @@
-"""Pixels against Pillow and Keras' load_img; order, completeness and a real fit."""
+"""Pixels against Pillow and Keras' load_img; order and completeness; errors in words."""
 
 import itertools
 import math
@@ -19,6 +19,7 @@ from cancernet.cli import InputError
 from cancernet.data.pipeline import (
     Reading,
     _nearest_neighbours,
+    explained,
     read_patch,
     scoring_batches,
     steps_per_epoch,
@@ -113,8 +114,17 @@ def test_jpeg_pixels_equal_load_img_whatever_the_name_says(tmp_path, mode):
         assert_as_load_img(path)
 
 
-def test_images_are_float32_in_0_to_1_and_labels_one_hot(files):
-    for images, labels in training(files, augmentation=AUGMENTATION):
+@given(count=st.integers(1, COUNT), size=st.integers(1, COUNT + 1), seed=st.integers(0, 2**32))
+@settings(max_examples=10, deadline=None)
+def test_every_patch_with_its_label_once_an_epoch(files, count, size, seed):
+    changes = {"augmentation": AUGMENTATION, "batch_size": size, "seed": seed, "epochs": 3}
+    batches, steps = list(training(files[:count], **changes)), math.ceil(count / size)
+    assert len(batches) == 3 * steps
+    for begin in range(0, 3 * steps, steps):
+        numbers = [numbers_in(images) for images, _ in batches[begin : begin + steps]]
+        assert sorted(itertools.chain(*numbers)) == list(range(count))
+        assert all(len(batch) == size for batch in numbers[:-1])
+    for images, labels in batches:
         assert images.dtype == labels.dtype == tf.float32
         assert images.shape[1:] == (*IMAGE_SIZE, 3)
         # One colour: no warp changes it, so the number is still there to be read.
@@ -123,21 +133,9 @@ def test_images_are_float32_in_0_to_1_and_labels_one_hot(files):
         np.testing.assert_array_equal(labels, expected)
 
 
-@given(count=st.integers(1, COUNT), size=st.integers(1, COUNT + 1), seed=st.integers(0, 2**32))
-@settings(max_examples=10, deadline=None)
-def test_every_patch_once_an_epoch(files, count, size, seed):
-    epochs, steps = 3, math.ceil(count / size)
-    batches = list(training(files[:count], batch_size=size, seed=seed, epochs=epochs))
-    assert len(batches) == epochs * steps
-    for epoch in range(epochs):
-        numbers = [numbers_in(images) for images, _ in batches[epoch * steps : (epoch + 1) * steps]]
-        assert sorted(number for batch in numbers for number in batch) == list(range(count))
-        assert all(len(batch) == size for batch in numbers[:-1])
-
-
 def test_order_differs_by_epoch_and_by_seed_and_by_nothing_else(files):
     def order(**changes):
-        return [number for images, _ in training(files, **changes) for number in numbers_in(images)]
+        return numbers_in(np.concatenate([images for images, _ in training(files, **changes)]))
 
     both = order()
     assert both[:COUNT] != both[COUNT:] != list(range(COUNT))
@@ -165,12 +163,10 @@ def test_every_device_gets_a_patch_of_every_batch(patches, batch_size, replicas)
     except InputError:
         assert replicas > 1
         return
-    batches = [batch_size] * (steps - 1)
-    batches.append(patches - sum(batches))
-    assert 0 < batches[-1] <= 2 * batch_size
-    for batch in batches:
-        share = math.ceil(batch / replicas)
-        assert batch - share * (replicas - 1) > 0
+    last = patches - batch_size * (steps - 1)
+    assert 0 < last <= 2 * batch_size
+    for batch in {last, batch_size} if steps > 1 else {last}:
+        assert batch - math.ceil(batch / replicas) * (replicas - 1) > 0
     if replicas == 1:
         assert steps == math.ceil(patches / batch_size)
 
@@ -222,3 +218,40 @@ def test_tiles_give_the_images_that_files_of_the_same_pixels_give(tmp_path):
     from_files = list(scoring_batches(files, reading).as_numpy_iterator())
     assert [len(batch) for batch in from_tiles] == [3, 3, 2]
     np.testing.assert_array_equal(np.concatenate(from_tiles), np.concatenate(from_files))
+
+
+@pytest.mark.parametrize("damage", ["removed", "cut"])
+def test_the_patch_that_cannot_be_read_is_named(tmp_path, write_patch, damage):
+    files = [write_patch(tmp_path / f"patch {number}.png") for number in range(80)]
+    if damage == "removed":
+        files[70].unlink()
+    else:
+        files[70].write_bytes(files[70].read_bytes()[:1000])
+    with (
+        pytest.raises(InputError, match=r"patch 70\.png cannot be read \(.+\).*Build"),
+        explained(files, batch_size=4),
+    ):
+        list(scoring_batches(files, READING))
+
+
+LOST = tf.errors.UnavailableError(None, None, "Collective ops is aborted")
+MEMORY = r"at 512 patches.*BATCH_SIZE.*other programs"
+
+
+def fail(error):
+    raise error
+
+
+@pytest.mark.parametrize(
+    ("work", "lost", "error", "message"),
+    [
+        (lambda: tf.zeros(2) + tf.zeros(3), None, tf.errors.InvalidArgumentError, "Incompatible"),
+        (lambda: fail(LOST), lambda _: InputError("worker 1 is gone"), InputError, "worker 1"),
+        (lambda: fail(LOST), lambda _: None, tf.errors.UnavailableError, "aborted"),
+        (lambda: tf.zeros((10**6, 10**7)), None, InputError, MEMORY),  # 40 terabytes.
+        (lambda: fail(MemoryError()), None, InputError, MEMORY),
+    ],
+)
+def test_errors_of_memory_and_workers_are_explained_and_no_others(work, lost, error, message):
+    with pytest.raises(error, match=message), explained([], batch_size=512, lost=lost):
+        work()

@@ -3,7 +3,6 @@
 import made_up
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 from PIL import Image
 
 from cancernet.cli import SAMPLE_NOTICE
@@ -15,20 +14,6 @@ from cancernet.evaluation.plots import plot_history, plot_scores
 LABELS = (0, 0, 0, 1, 1)
 PROBABILITIES = np.array([0.1, 0.2, 0.7, 0.4, 0.9], dtype=np.float32)
 HALVES = PROBABILITIES / np.float32(2)
-
-
-@pytest.fixture
-def drawn(monkeypatch):
-    """The pictures that were saved."""
-    figures: list[Figure] = []
-    savefig = Figure.savefig
-
-    def recorded(figure, *arguments, **settings):
-        figures.append(figure)
-        savefig(figure, *arguments, **settings)
-
-    monkeypatch.setattr(Figure, "savefig", recorded)
-    return figures
 
 
 def lines(axes):
@@ -61,9 +46,10 @@ def test_history_has_whole_epochs_the_values_and_the_epoch_that_is_kept(
     plot_history(rows, tmp_path / "plot.png", weighted=sample, sample=sample)
     with Image.open(tmp_path / "plot.png") as image:
         assert (image.format, image.size) == ("PNG", (1320, 540))
-    assert_notice(drawn[0], sample)
-    assert ("class-weighted" in drawn[0].axes[0].get_ylabel()) is sample
-    for axes, measure in zip(drawn[0].axes, ("loss", "accuracy"), strict=True):
+    (figure,) = drawn.values()
+    assert_notice(figure, sample)
+    assert ("class-weighted" in figure.axes[0].get_ylabel()) is sample
+    for axes, measure in zip(figure.axes, ("loss", "accuracy"), strict=True):
         assert measure in axes.get_ylabel()
         assert all(tick == round(tick) for tick in axes.get_xticks())
         shown = lines(axes)
@@ -84,17 +70,18 @@ def plot(folder, labels=LABELS, *, sample=False, calibrated=HALVES):
 @pytest.mark.parametrize("sample", [True, False])
 def test_matrices_hold_the_counts_and_thresholds_lie_on_the_curves(tmp_path, drawn, sample):
     plot(tmp_path, sample=sample)
-    for figure in drawn:
+    for figure in drawn.values():
         assert_notice(figure, sample)
         assert all(axes.get_ylabel() for axes in figure.axes)
         assert figure.axes[-1].get_xlabel()
-    half, chosen = drawn[0].axes
+    matrices, roc_figure, recall_figure, _ = drawn.values()
+    half, chosen = matrices.axes
     for axes, counts in ((half, "2111"), (chosen, "2102")):  # Row by row: benign, malignant.
         assert [text.get_text().split("\n")[0] for text in axes.texts] == list(counts)
         assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted", "truly")
         for ticks in (axes.get_xticklabels(), axes.get_yticklabels()):
             assert [tick.get_text() for tick in ticks] == ["benign", "malignant"]
-    (roc,), (recall,) = drawn[1].axes, drawn[2].axes
+    (roc,), (recall,) = roc_figure.axes, recall_figure.axes
     for axes, at_half, at_chosen in (
         (roc, (1 / 3, 1 / 2), (1 / 3, 1)),
         (recall, (1 / 2, 1 / 2), (1, 2 / 3)),
@@ -109,7 +96,7 @@ def test_matrices_hold_the_counts_and_thresholds_lie_on_the_curves(tmp_path, dra
 
 def test_calibration_shows_raw_and_recalibrated_and_the_patches_of_each_bin(tmp_path, drawn):
     plot(tmp_path)
-    shares, counts = drawn[3].axes
+    shares, counts = list(drawn.values())[3].axes
     raw, half = lines(shares)["raw"], lines(shares)["recalibrated"]
     assert raw.get_xdata() == pytest.approx([0.1, 0.2, 0.4, 0.7, 0.9])
     assert list(raw.get_ydata()) == [0, 0, 1, 0, 1]
@@ -118,8 +105,8 @@ def test_calibration_shows_raw_and_recalibrated_and_the_patches_of_each_bin(tmp_
         values = steps.get_data().values
         assert (len(values), values.sum()) == (15, len(LABELS))
     plot(tmp_path, calibrated=PROBABILITIES)
-    assert "recalibrated" not in lines(drawn[7].axes[0])
+    assert "recalibrated" not in lines(list(drawn.values())[3].axes[0])
     for label in (0, 1):  # One class alone has pictures without curves.
         plot(tmp_path, [label] * 5)
-        for figure in drawn[-3:-1]:
+        for figure in drawn.values():
             assert not any("network" in name for name in lines(figure.axes[0]))

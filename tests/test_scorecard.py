@@ -9,7 +9,6 @@ import made_up
 import numpy as np
 import pytest
 from made_up import CONTEXT, DECISION, make_data, make_metrics, make_probabilities, make_rows
-from sklearn import metrics as sklearn_metrics
 
 from cancernet.data.dataset import Split
 from cancernet.evaluation import metrics, scorecard
@@ -44,13 +43,13 @@ def test_names_are_those_of_metrics_json():
     labels, probabilities, owners = patches()
     labels[:30] = 0
     decision = Decision(0.625, Recalibration(0.5, -1.0))
-    found, notes, scores = score(labels, probabilities, owners, decision)
+    found, (first, second), scores = score(labels, probabilities, owners, decision)
     assert (found["patients"], found["patches"]) == (12, 360)
     for name, threshold in (("at_0.5", 0.5), ("at_validation_threshold", 0.625)):
         counts = metrics.confusion(labels, probabilities, threshold=threshold)
         expected = {"threshold": threshold, "confusion_matrix": vars(counts)}
         assert found[name] == expected | counts.rates()
-    assert found["roc_auc"] == pytest.approx(sklearn_metrics.roc_auc_score(labels, probabilities))
+    assert found["roc_auc"] == metrics.roc_auc(labels, probabilities)
     for kind, values in (("raw", scores.raw), ("recalibrated", scores.calibrated)):
         assert found["calibration"][kind].keys() == {"brier", "ece", "slope", "intercept"}
         assert found["calibration"][kind]["brier"] == metrics.brier(labels, values)
@@ -60,7 +59,6 @@ def test_names_are_those_of_metrics_json():
     assert found["brier"] == found["calibration"]["raw"]["brier"]
     rows = metrics.per_patient(labels, probabilities, owners, threshold=0.625)
     assert found["per_patient"] == rows
-    first, second = notes
     assert "few patches (360)" in first
     assert "as 1 of 12 have" in second
 
@@ -89,7 +87,6 @@ NO_AREA = ("balanced_accuracy", "mcc", "roc_auc", "average_precision", "slope")
         ([1, 1, 1], [0.1, 0.2, 0.9], ("specificity", *NO_AREA), {"sensitivity": 1 / 3}),
         ([0, 1, 1], [0.3, 0.3, 0.3], ("ppv", "mcc", "slope", "intercept"), {"sensitivity": 0}),
     ],
-    ids=["benign alone", "malignant alone", "constant score"],
 )
 def test_what_is_not_defined_is_null_with_a_note(labels, probabilities, undefined, defined):
     found, notes, _ = score(labels, probabilities, ["a", "a", "b"])
@@ -107,15 +104,12 @@ def evaluated(*, network, own, name="colour"):
     sizes = {str(number): 50 for number in range(12)}
     splits = {name: make_rows(sizes, split=name) for name in ("validation", "testing")}
 
-    def scores(quality, seed):
-        return {
-            split: make_probabilities(rows, seed=seed, quality=quality)
-            for split, rows in splits.items()
-        }
-
-    baseline = {name: scores(own, 1 if own == network else 2)}
+    first, second = (
+        {split: make_probabilities(rows, seed=seed, quality=good) for split, rows in splits.items()}
+        for seed, good in ((1, network), (1 if own == network else 2, own))
+    )
     data = make_data([*splits["validation"], *splits["testing"]])
-    return make_metrics(data, scores(network, 1), decision=HALF, baselines=baseline)
+    return make_metrics(data, first, decision=HALF, baselines={name: second})
 
 
 @pytest.mark.parametrize(
@@ -141,30 +135,21 @@ def test_verdict_in_words(network, own, name, words):
         assert f"reaches ROC AUC {baseline['roc_auc']:.3f}" in verdict
 
 
-def test_a_baseline_that_is_the_network_or_none():
-    found = evaluated(network=2, own=2)  # The same resamples of both.
-    assert found["baselines"]["colour"]["network_lead"] == {"roc_auc": 0, "ci95": [0, 0]}
-    assert found["baselines"]["patient_identity"] is None
-    assert found["notes"][-1].startswith("baseline patient_identity: no patient judged is in")
-
-
 def test_in_context_stands_beside_the_same_patches_alone():
     rows = make_rows({"1": 60, "2": 40, "anna": 9}, without_place=("anna",))
     validation = make_rows({"bob": 20}, without_place=("bob",), split="validation")
     data = make_data([*rows, *validation])
-    scores = {
-        split.name: make_probabilities(split.rows) for split in (data.testing, data.validation)
-    }
+    scores = {name: make_probabilities(own.rows) for name, own in data.splits.items() if own}
     found = make_metrics(data, scores, baselines={"colour": scores})
     testing = found["testing"]
     there = np.array([row.x is not None for row in data.testing.rows])
     part = replace(data.testing, rows=[row for row in data.testing.rows if row.x is not None])
     alone = Scores.of(part, scores["testing"][there], DECISION)
     around = Scores(*[alone.in_context] * 3)
-    threshold, least = DECISION.threshold, CONTEXT.threshold
-    for name, one, cut in (("alone", alone, threshold), ("in_context", around, least)):
-        assert testing[name] == scorecard.score(part, one, cut, made_up.CONFIG).metrics
-    predicted = (alone.raw >= threshold, alone.in_context >= least)
+    cases = (("alone", alone, DECISION.threshold), ("in_context", around, CONTEXT.threshold))
+    for name, one, threshold in cases:
+        assert testing[name] == scorecard.score(part, one, threshold, made_up.CONFIG).metrics
+    predicted = (one.raw >= threshold for _, one, threshold in cases)
     assert testing["foci"] == foci(Grid.of_split(part), part.labels, *predicted)
     assert sum(row["patches"] for row in testing["foci"]) == part.labels.sum()
     added = {"alone", "in_context", "foci"}
@@ -181,7 +166,11 @@ def test_in_context_stands_beside_the_same_patches_alone():
     ]
 
 
-def test_a_baseline_has_its_threshold_from_validation_and_repeats_no_note():
+def test_a_baseline_has_the_same_resamples_its_own_threshold_and_repeats_no_note():
+    found = evaluated(network=2, own=2)
+    assert found["baselines"]["colour"]["network_lead"] == {"roc_auc": 0, "ci95": [0, 0]}
+    assert found["baselines"]["patient_identity"] is None
+    assert found["notes"][-1].startswith("baseline patient_identity: no patient judged is in")
     splits = [make_rows({split: 6}, split=split) for split in ("validation", "testing")]
     data = make_data([*splits[0], *splits[1]])
     own = {

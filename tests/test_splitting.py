@@ -1,3 +1,5 @@
+"""Splits that cover all, that a seed alone decides, near the fractions, by whole patients."""
+
 import random
 from collections.abc import Mapping
 from functools import partial
@@ -22,20 +24,15 @@ counts_of_patients = st.dictionaries(
     max_size=40,
 )
 seeds = st.integers(0, 2**32 - 1)
-
-
 split_patients = partial(splitting.split_patients, fractions=FRACTIONS)
 split_images = partial(splitting.split_images, train_split=0.8, val_split=0.1)
 
 
-def totals(
-    counts: Mapping[str, tuple[int, int]], split_of: Mapping[str, str]
-) -> dict[str, list[int]]:
-    """Benign and malignant patches of each split."""
-    sums = {split: [0, 0] for split in SPLITS}
+def totals(counts: Mapping[str, tuple[int, int]], split_of: Mapping[str, str]) -> np.ndarray:
+    """Benign and malignant patches of each split, shape (splits, 2)."""
+    sums = np.zeros((len(SPLITS), 2), int)
     for patient, split in split_of.items():
-        for label in (0, 1):
-            sums[split][label] += counts[patient][label]
+        sums[SPLITS.index(split)] += counts[patient]
     return sums
 
 
@@ -59,9 +56,8 @@ def test_image_split_cuts_where_the_published_script_cuts(count: int) -> None:
 
 
 def distance(counts: Mapping[str, tuple[int, int]], split_of: Mapping[str, str]) -> float:
-    """Pearson's chi-square between the patches of each class and split and those asked for."""
-    found = np.array(list(totals(counts, split_of).values()))
-    expected = np.outer([FRACTIONS[split] for split in SPLITS], found.sum(axis=0))
+    found = totals(counts, split_of)
+    expected = np.outer(list(FRACTIONS.values()), found.sum(axis=0))
     return float(((found - expected) ** 2 / expected).sum())
 
 
@@ -82,11 +78,8 @@ def test_patient_split_covers_every_patient_fills_every_split_and_is_nearest(
 
 
 def test_patient_split_of_the_whole_download_is_near_the_fractions_and_stratified() -> None:
-    counts = {
-        patient: (facts.benign, facts.malignant)
-        for patient, facts in PUBLISHED.items()
-        if facts.benign is not None and facts.malignant is not None
-    }
+    counts = {name: (facts.benign, facts.malignant) for name, facts in PUBLISHED.items()}
+    counts = {name: of_class for name, of_class in counts.items() if of_class != (0, 0)}
     assert len(counts) == 279
     splits = [split_patients(counts, seed=seed) for seed in (1, 42)]
     assert splits[0] != splits[1]
@@ -94,16 +87,16 @@ def test_patient_split_of_the_whole_download_is_near_the_fractions_and_stratifie
     in_validation = sorted(name for name in counts if splits[1][name] == "validation")
     assert in_validation[:4] == ["10300", "12822", "12824", "12873"]
     for split_of in splits:
-        for split, (benign, malignant) in totals(counts, split_of).items():
-            assert (benign + malignant) / 277_524 == pytest.approx(FRACTIONS[split], abs=0.001)
-            assert malignant / (benign + malignant) == pytest.approx(78_786 / 277_524, abs=0.002)
+        sums = totals(counts, split_of)
+        shares, malignant = sums.sum(axis=1) / 277_524, sums[:, 1] / sums.sum(axis=1)
+        assert shares == pytest.approx(list(FRACTIONS.values()), abs=0.001)
+        assert malignant == pytest.approx(np.full(3, 78_786 / 277_524), abs=0.002)
 
 
 def test_a_class_that_few_patients_have_still_reaches_every_split() -> None:
     counts = {f"benign {number}": (50, 0) for number in range(20)}
     counts |= {f"mixed {number}": (20, 30) for number in range(3)}
-    sums = totals(counts, split_patients(counts, seed=3))
-    assert all(malignant == 30 for _, malignant in sums.values())
+    assert totals(counts, split_patients(counts, seed=3))[:, 1].tolist() == [30, 30, 30]
 
 
 @pytest.mark.parametrize(
@@ -119,25 +112,17 @@ def test_too_few_patients_are_refused_with_what_is_needed(counts, message: str) 
 
 
 def test_published_table_holds_the_published_totals() -> None:
-    assert sum(facts.benign or 0 for facts in PUBLISHED.values()) == 198_738
-    assert sum(facts.malignant or 0 for facts in PUBLISHED.values()) == 78_786
+    assert sum(facts.benign for facts in PUBLISHED.values()) == 198_738
+    assert sum(facts.malignant for facts in PUBLISHED.values()) == 78_786
     splits = [facts.split for facts in PUBLISHED.values()]
     assert [splits.count(split) for split in SPLITS] == [84, 29, 49]
-    assert splitting.split_as_published(["8864", "8865", "8867", "8863", "anna"]) == {
-        "8864": "testing",
-        "8865": "training",
-        "8867": "validation",
-        "8863": "training",
-        "anna": "training",
-    }
 
 
-@settings(max_examples=10, deadline=None)
-@given(counts_of_patients, st.sampled_from(["patient", "published"]))
-def test_no_patient_is_in_two_splits(counts: dict[str, tuple[int, int]], method: str) -> None:
+def assign(patients: Mapping[str, tuple[int, int]], method: str) -> dict[str, set[str]]:
+    """The splits of each patient's patches."""
     patches = [
         Patch(patient, label, None, None, f"{patient}/{label}/{number}")
-        for patient, of_labels in counts.items()
+        for patient, of_labels in patients.items()
         for label, count in enumerate(of_labels)
         for number in range(min(count, 5))
     ]
@@ -145,5 +130,17 @@ def test_no_patient_is_in_two_splits(counts: dict[str, tuple[int, int]], method:
         patches, method=method, train_split=0.8, val_split=0.1, seed=1
     )
     assert split_of.keys() == {patch.source for patch in patches}
-    for patient in counts:
-        assert len({split_of[p.source] for p in patches if p.patient == patient}) == 1
+    return {name: {split_of[p.source] for p in patches if p.patient == name} for name in patients}
+
+
+@settings(max_examples=10, deadline=None)
+@given(counts_of_patients)
+def test_no_patient_is_in_two_splits(counts: dict[str, tuple[int, int]]) -> None:
+    assert all(len(splits) == 1 for splits in assign(counts, "patient").values())
+
+
+def test_patients_of_no_published_list_go_to_training() -> None:
+    expected = {"8864": "testing", "8865": "training", "8867": "validation", "8863": "training"}
+    expected["anna"] = "training"
+    found = assign(dict.fromkeys(expected, (2, 3)), "published")
+    assert found == {patient: {split} for patient, split in expected.items()}

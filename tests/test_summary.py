@@ -1,3 +1,5 @@
+"""What a build is said to hold."""
+
 import pytest
 
 from cancernet.data import splitting, summary
@@ -12,11 +14,10 @@ OWN = Patch("anna", 0, None, None, "anna/0/a.png", size=(50, 41))
 def whole_download() -> list[Patch]:
     patches = []
     for patient, facts in PUBLISHED.items():
-        for label, count in enumerate((facts.benign or 0, facts.malignant or 0)):
-            for index in range(count):
-                x, y = 50 * index + 1, 50 * label + 1
-                source = f"{patient}/{label}/{patient}_idx5_x{x}_y{y}_class{label}.png"
-                patches.append(Patch(patient, label, x, y, source))
+        for label, count in enumerate((facts.benign, facts.malignant)):
+            for x in range(count):
+                source = f"{patient}/{label}/{patient}_idx5_x{x}_y1_class{label}.png"
+                patches.append(Patch(patient, label, x, 1, source))
     return patches
 
 
@@ -32,7 +33,7 @@ def test_the_whole_download_is_recognised_and_other_data_are_not_compared(whole_
 
 def test_what_is_missing_is_told(whole_download: list[Patch]) -> None:
     patches = [patch for patch in whole_download[1:] if patch.patient != "8864"]
-    missing = (PUBLISHED["8864"].benign or 0) + (PUBLISHED["8864"].malignant or 0)
+    missing = PUBLISHED["8864"].benign + PUBLISHED["8864"].malignant
     assert summary.coverage_lines(patches, []) == [
         f"Of the public download: 278 of 279 patients, {277_524 - missing - 1:,} of 277,524 "
         "patches:",

@@ -33,12 +33,9 @@ def augment(
 ) -> tf.Tensor:
     """Warps each image of a batch at random, as `ImageDataGenerator.random_transform` does.
 
-    Args:
-        images: float32 in [0, 1], shape (batch, height, width, channels); square to be transposed.
-        augmentation: The ranges of the warp.
-        seed: Integers, shape (2,). The same seed gives the same result to the bit.
-        shard: Where the images are but a part of a batch, the place of the first one in it, and
-            how many the batch has: each is warped as it would be among all of them.
+    Images are float32 in [0, 1], shape (batch, height, width, channels), `seed` two integers. Where
+    they are but a part of a batch, `shard` is the place of the first one in it, and how many it
+    has: each is warped as it would be among all of them.
     """
     batch, height, width = tf.unstack(tf.shape(images)[:3])
     first, whole = shard or (0, batch)
@@ -63,10 +60,7 @@ def random_parameters(
     image_size: tuple[int | tf.Tensor, int | tf.Tensor],
     seed: tf.Tensor,
 ) -> Parameters:
-    """Draws `count` warps with the distribution of `ImageDataGenerator.get_random_transform`.
-
-    The shifts are shares of `image_size`, height and width in pixels.
-    """
+    """Draws `count` warps as `get_random_transform` does; `image_size`: height and width."""
     # Stateless: the draws depend on the seed alone, not on what was drawn before.
     draws = tf.random.stateless_uniform((count, len(Parameters._fields)), seed, minval=-1, maxval=1)
     drawn = Parameters(*tf.unstack(draws, axis=1))
@@ -86,8 +80,7 @@ def random_parameters(
 def warp(images: tf.Tensor, parameters: Parameters) -> tf.Tensor:
     """Warps images of shape (batch, height, width, channels) each by its own parameters.
 
-    As `ImageDataGenerator.apply_transform` does: bilinearly, and outside an image its nearest pixel
-    is taken. On patches in [0, 1] the result is Keras' own within 0.05/255 (float32 is rounded).
+    As `ImageDataGenerator.apply_transform` does, within 0.05/255 on patches in [0, 1].
     """
     size = tf.shape(images)[1:3]
     warped = tf.raw_ops.ImageProjectiveTransformV3(
@@ -104,10 +97,10 @@ def warp(images: tf.Tensor, parameters: Parameters) -> tf.Tensor:
 def _transforms(parameters: Parameters, size: tf.Tensor) -> tf.Tensor:
     """Gives a to h, shape (batch, 8): pixel (x, y) comes from (a x + b y + c, d x + e y + f).
 
-    That is the product, written out, of the matrices of Keras' `apply_affine_transform`:
-    rotation, shift, shear, zoom, all about the centre, and the flips. Two oddities are kept, which
-    show only in images that are not square: tx, drawn from the height's range, shifts along the
-    width; and the centre's x is half the height. g and h, for perspective, are 0.
+    That is the product of the matrices of Keras' `apply_affine_transform`: rotation, shift, shear,
+    zoom, all about the centre, and the flips. Two oddities, which show only in images that are not
+    square, are kept: tx, drawn from the height's range, shifts along the width; and the centre's x
+    is half the height. g and h, for perspective, are 0.
     """
     height, width = tf.unstack(tf.cast(size, tf.float32))
     centre_x, centre_y = height / 2 - 0.5, width / 2 - 0.5  # 23.5 for a side of 48.

@@ -19,17 +19,15 @@ LONGEST_NAME = 255  # Bytes.
 ELSEWHERE = "Name another --dataset."
 
 
-def check_replaceable(dataset: Path, *, original: Path | None, sample: bool) -> None:
+def check_replaceable(dataset: Path, *, original: Path, sample: bool) -> None:
     """Makes sure that building into a directory destroys nothing but an older data set.
 
-    Nor may the sample replace real patches. A half-done replacement is finished first. `original`
-    is None where it is not known yet.
+    Nor may the sample replace real patches.
     """
     finish_swap(dataset)
-    if original is not None:
-        target, source = dataset.resolve(), original.resolve()
-        if target.is_relative_to(source) or source.is_relative_to(target):
-            raise InputError(f"{dataset} and {original} lie one in the other. {ELSEWHERE}")
+    target, source = dataset.resolve(), original.resolve()
+    if target.is_relative_to(source) or source.is_relative_to(target):
+        raise InputError(f"{dataset} and {original} lie one in the other. {ELSEWHERE}")
     if not dataset.exists() or not any(dataset.iterdir()):
         return
     try:
@@ -44,10 +42,10 @@ def check_replaceable(dataset: Path, *, original: Path | None, sample: bool) -> 
 def plan(
     patches: Sequence[Patch], split_of: Mapping[str, str], folders: Mapping[str, str]
 ) -> list[Row]:
-    """Gives every patch its file in the data set, sorted by it.
+    """Gives every patch its file in the data set, sorted by it, below the `folders` of the splits.
 
     Patches that share a file name all get `<patient>_<file name>`; where that is taken as well, a
-    number before the ending keeps them apart. `folders` are those of the splits.
+    number before the ending keeps them apart.
     """
     sharers = Counter(_comparable(_name(patch.source)) for patch in patches)
     # In which split each name stands: those used once stay as they are, and are free in none.
@@ -96,18 +94,17 @@ def build(
     original: Path,
     about: Mapping[str, Any],
 ) -> Dataset:
-    """Builds a data set beside the older one, if there is one, and puts it in its place.
+    """Builds a data set of planned rows beside the older one, and puts it in its place.
 
-    `rows` are what `plan` gave, `about` is what build.json tells beside `splits` and `overlap`.
-    Files that vanish or change meanwhile come to the exclusions.
+    `about` is what build.json tells beside `splits` and `overlap`. Files that vanish or change
+    meanwhile come to the exclusions.
     """
     with replacing_folder(dataset) as new:
         copied = _copy(original, new, rows)
+        staged = sorted((c for c in copied if isinstance(c, Row)), key=lambda row: row.file)
         gone = [each for each in copied if isinstance(each, Exclusion)]
-        staged = [each for each in copied if isinstance(each, Row)]
-        staged.sort(key=lambda row: row.file)
+        left_out = sorted([*exclusions, *gone], key=lambda exclusion: exclusion.source)
         content = prove(staged, about)
-        left_out = sorted([*exclusions, *gone], key=lambda each: each.source)
         for name, kind, items in ((MANIFEST, Row, staged), (EXCLUDED, Exclusion, left_out)):
             write_csv(new / name, [field.name for field in fields(kind)], map(astuple, items))
         write_json(new / BUILD, content)
@@ -115,7 +112,6 @@ def build(
 
 
 def _copy(original: Path, new: Path, rows: Sequence[Row]) -> list[Row | Exclusion]:
-    """Copies the files into the new folder, but for those that vanished or changed."""
     for folder in {row.file.rsplit("/", maxsplit=1)[0] for row in rows}:
         (new / folder).mkdir(parents=True, exist_ok=True)
 
@@ -123,7 +119,7 @@ def _copy(original: Path, new: Path, rows: Sequence[Row]) -> list[Row | Exclusio
         try:
             data = read(f"{original}/{row.source}")
         except ExcludedError as error:
-            return Exclusion.of(row.source, error)
+            return Exclusion(row.source, error.reason, error.detail)
         if hashlib.sha256(data).hexdigest() != row.sha256:
             return Exclusion(row.source, "changed during the build", "")
         with open(f"{new}/{row.file}", "wb") as file:  # noqa: PTH123 (as in `read`)

@@ -80,10 +80,9 @@ class Dataset:
 
     @classmethod
     def open(cls, folder: Path, *, verify: bool = False) -> "Dataset":
-        """Reads the lists of a data set, after finishing a half-done replacement.
+        """Reads a data set; `verify` compares each file's content with its hash as well.
 
-        `verify` compares each file's content with its hash as well. What is damaged, missing or too
-        much is an InputError.
+        What is damaged, missing or too much is an InputError.
         """
         finish_swap(folder)
         build, rows = read_build(folder), _read_table(folder / MANIFEST, Row)
@@ -96,7 +95,9 @@ class Dataset:
                     f"The {split.name} split of {folder} is empty, but training needs it to learn "
                     "from or to choose the best epoch on. Build it with --split patient."
                 )
-        _check_files(folder, rows, verify=verify)
+        _check_files(folder, rows)
+        if verify:
+            _verify(folder, rows)
         return data
 
     @classmethod
@@ -155,7 +156,7 @@ def read_build(folder: Path) -> dict[str, Any]:
             f"Found no data set {folder}, which has a {BUILD}. Make one with build_dataset.py, or "
             "with build_dataset.py --sample to try things out, or name another --dataset."
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is damaged: {error}. {ANEW}") from error
     if not isinstance(build, dict) or not build.keys() >= BUILD_KEYS:
         raise InputError(f"{path} is not of build_dataset.py: expected {sorted(BUILD_KEYS)} in it.")
@@ -163,31 +164,26 @@ def read_build(folder: Path) -> dict[str, Any]:
 
 
 def _read_table(path: Path, kind: type) -> list[Any]:
-    """Reads a CSV file whose columns are the fields of a dataclass."""
     names = [field.name for field in fields(kind)]
     try:
         with path.open(newline="", encoding="utf-8") as file:
             header, *lines = csv.reader(file, strict=True)
         if header != names:
             raise ValueError(f"its columns are {header}, expected {names}")
-        return [_parse_row(*line) if kind is Row else kind(*line) for line in lines]
-    # TypeError: of more or fewer fields.
+        return [_parse_row(line) if kind is Row else kind(*line) for line in lines]
     except (FileNotFoundError, TypeError, ValueError, csv.Error) as error:
         raise InputError(f"{path} is damaged: {error}. {ANEW}") from error
 
 
-def _parse_row(
-    split: str, label: str, patient: str, x: str, y: str, source: str, file: str, *rest: str
-) -> Row:
+def _parse_row(line: list[str]) -> Row:
+    split, label, patient, x, y, source, file, size, sha256 = line
     if label not in LABELS or file.split("/")[-2:-1] != [label]:
         raise ValueError(f"label {label} contradicts the folder: {file}")
-    size, sha256 = rest
-    places = (int(x) if x else None, int(y) if y else None)
-    return Row(split, LABELS[label], patient, *places, source, file, int(size), sha256)
+    place = (int(x) if x else None, int(y) if y else None)
+    return Row(split, LABELS[label], patient, *place, source, file, int(size), sha256)
 
 
-def _check_files(folder: Path, rows: Sequence[Row], *, verify: bool) -> None:
-    """Makes sure that the files of the manifest are there as they were built, and no others."""
+def _check_files(folder: Path, rows: Sequence[Row]) -> None:
     expected = {row.file: row.bytes for row in rows}
     found = {
         file: os.path.getsize(folder / file)  # noqa: PTH202
@@ -203,14 +199,14 @@ def _check_files(folder: Path, rows: Sequence[Row], *, verify: bool) -> None:
             f"{folder / min(added)} was added ({len(added)} files were): expected those of "
             f"{MANIFEST} alone. Move it away, or to the originals. {ANEW}"
         )
-    if not verify:
-        return
 
-    def is_same(row: Row) -> bool:
-        return hashlib.sha256((folder / row.file).read_bytes()).hexdigest() == row.sha256
 
-    same = map_files(is_same, rows, what="Verifying")
-    changed = [row.file for row, as_built in zip(rows, same, strict=True) if not as_built]
+def _verify(folder: Path, rows: Sequence[Row]) -> None:
+    def digest(row: Row) -> str:
+        return hashlib.sha256((folder / row.file).read_bytes()).hexdigest()
+
+    digests = map_files(digest, rows, what="Verifying")
+    changed = [row.file for row, sha256 in zip(rows, digests, strict=True) if sha256 != row.sha256]
     if changed:
         raise InputError(
             f"{folder / changed[0]} was changed ({len(changed)} of {len(rows):,} files were): its "

@@ -38,11 +38,6 @@ class Exclusion:
     reason: str
     detail: str
 
-    @classmethod
-    def of(cls, source: str, error: ExcludedError) -> "Exclusion":
-        """Makes one of the error that said so."""
-        return cls(source, error.reason, error.detail)
-
 
 def download() -> Path:
     """Downloads the public IDC data set into kagglehub's cache, or finds it there."""
@@ -62,7 +57,7 @@ def download() -> Path:
 def examine(
     original: Path, layout: Layout, *, min_side: int, max_pixels: int
 ) -> tuple[list[Patch], list[Exclusion]]:
-    """Tells all files below a directory that are used from those left out, each sorted by path.
+    """Parts all files below a directory into those used and those left out, each sorted by path.
 
     An InputError where there is no such directory, or not a file of each class that can be used.
     """
@@ -75,7 +70,7 @@ def examine(
             data = read(f"{original}/{patch.source}")
             size = check_image(data, min_side=min_side, max_pixels=max_pixels)
         except ExcludedError as error:
-            return Exclusion.of(patch.source, error)
+            return Exclusion(patch.source, error.reason, error.detail)
         sha256 = hashlib.sha256(data).hexdigest()
         return replace(patch, bytes=len(data), sha256=sha256, size=size)
 
@@ -107,7 +102,6 @@ def _relative(path: str, folder: Path) -> str:
 
 
 def _list_patches(original: Path, layout: Layout) -> tuple[list[Patch], list[Exclusion]]:
-    """Finds all files, sorted, that their names do not rule out."""
     named: dict[str, Patch] = {}
     exclusions = []
     for source in list_files(original):
@@ -117,7 +111,7 @@ def _list_patches(original: Path, layout: Layout) -> tuple[list[Patch], list[Exc
                 raise ExcludedError("second copy of the data set", first)
             named[source] = parse_source(source, layout)
         except ExcludedError as error:
-            exclusions.append(Exclusion.of(source, error))
+            exclusions.append(Exclusion(source, error.reason, error.detail))
 
     # What list_files passes over without a word: folders that are closed, and links to folders.
     def note_closed_folder(error: OSError) -> None:
@@ -152,17 +146,15 @@ def _drop_same_content(patches: Sequence[Patch]) -> tuple[list[Patch], list[Excl
 def _nothing_to_learn(
     original: Path, patches: Sequence[Patch], exclusions: Sequence[Exclusion]
 ) -> str:
-    """Says what was found in the place of patches of both classes, and what to do."""
     malignant = sum(patch.label for patch in patches)
+    found = f"{len(patches) - malignant:,} benign and {malignant:,} malignant patches"
     example = {exclusion.reason: exclusion.source for exclusion in reversed(exclusions)}
-    counts = Counter(exclusion.reason for exclusion in exclusions)
-    reasons = [f"; {why}: {count:,}, e.g. {example[why]!r}" for why, count in counts.items()]
+    for reason, count in Counter(exclusion.reason for exclusion in exclusions).items():
+        found += f"; {reason}: {count:,}, e.g. {example[reason]!r}"
     archives = [each.source for each in exclusions if each.source.lower().endswith(ARCHIVES)]
     unpack = f"Unpack {', '.join(archives[:3])} first. " if archives else ""
     return (
-        f"Found {len(patches) + len(exclusions):,} files in {original}: "
-        f"{len(patches) - malignant:,} benign and {malignant:,} malignant patches"
-        f"{''.join(reasons)}. "
-        "Expected PNG or JPEG patches of both classes, 0 benign and 1 malignant, such as "
+        f"Found {len(patches) + len(exclusions):,} files in {original}: {found}. Expected PNG or "
+        "JPEG patches of both classes, 0 benign and 1 malignant, such as "
         f"{original / 'anna' / '0' / 'tile.png'}. {unpack}{WAYS_ON}"
     )

@@ -8,12 +8,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
-from cancernet.data.splitting import SPLITS
-
+SPLITS = ("training", "validation", "testing")
 # The side of an IDC patch in pixels; patches at a slide's right and lower edges are smaller.
 PATCH_SIDE = 50
 
@@ -48,7 +46,7 @@ class ExcludedError(Exception):
 class PatchFacts:
     """What the path of a patch from anywhere tells; None or empty where it does not."""
 
-    patient: str  # The patient's number, or the name of the patient's folder.
+    patient: str
     label: int | None  # 0 benign, 1 malignant; None, too, where name and folder contradict.
     x: int | None  # Left and upper edge on the slide, in pixels.
     y: int | None
@@ -69,14 +67,14 @@ class Layout:
     """Which folder, or part of a file's name, is the patient and which the class.
 
     Its text has a part for each of the last folders of a path and one for the file's name, such as
-    "patient/slide/class/file". Words other than "patient" and "class" stand for anything, and such
-    a folder may be missing, first the one nearest to the file, or a folder's last word. What is
-    between the words of a part, as in "class/patient_file", stands for itself. Several patient
-    words make one patient together.
+    "patient/slide/class/file". Words other than "patient" and "class" stand for anything; such a
+    folder, first the one nearest to the file, or a folder's last word may be missing. What is
+    between words, as in "class/patient_file", stands for itself. Several patient words make one
+    patient together.
     """
 
     def __init__(self, text: str) -> None:
-        """Takes a text that the rule of LAYOUT holds for."""
+        """Takes a text that the rule of LAYOUT in settings.py holds for."""
         self.text = text
         parts = text.split("/")
         words = [re.findall(WORD, part) for part in parts]
@@ -101,7 +99,6 @@ GROUPS = {"patient": f"({ANYTHING})", "class": "([01])"}
 
 
 def _pattern(part: str) -> str:
-    """Makes a pattern of a layout's part, with a group for each word that matters."""
     if part == "class":  # Which is named where it is another.
         return f"({ANYTHING})"
     return re.sub(WORD, lambda word: GROUPS.get(word[0], ANYTHING), re.escape(part))
@@ -122,7 +119,7 @@ OTHER_LAYOUTS = (
 
 
 def parse_source(source: str, layout: Layout = LAYOUT) -> Patch:
-    """Reads patient, label and position from a path, or raises ExcludedError for what is amiss."""
+    """Reads patient, label and position from a path; an ExcludedError for what is amiss."""
     if source.encode(errors="ignore").decode() != source:
         raise ExcludedError("name is not valid UTF-8", "")
     parts = source.split("/")
@@ -136,9 +133,9 @@ def parse_source(source: str, layout: Layout = LAYOUT) -> Patch:
     if in_name and in_name["label"] != label:
         raise ExcludedError("label mismatch", f"folder {label}, file name {in_name['label']}")
     idc_name = IDC_NAME.match(parts[-1])
-    if idc_name is None:
-        if not in_folder:
-            raise ExcludedError("no patient", f"expected {layout.text}")
+    if not idc_name and not in_folder:
+        raise ExcludedError("no patient", f"expected {layout.text}")
+    if not idc_name:
         return Patch(in_folder, LABELS[label], None, None, source)
     patient = idc_name["patient"]
     if IDC_PATIENT.fullmatch(in_folder) and in_folder != patient:
@@ -147,7 +144,7 @@ def parse_source(source: str, layout: Layout = LAYOUT) -> Patch:
 
 
 def read_facts(path: Path) -> PatchFacts:
-    """Reads what there is of patient, label and position; unlike `parse_source`, needs none."""
+    """Reads what there is of patient, label and position; `parse_source` needs them."""
     idc_name = IDC_NAME.match(path.name)
     in_name = CLASS_IN_NAME.search(path.name)
     in_folder = LABELS.get(path.parent.name)
@@ -162,10 +159,7 @@ def read_facts(path: Path) -> PatchFacts:
 
 
 def check_image(data: bytes, *, min_side: int, max_pixels: int) -> tuple[int, int]:
-    """Gives width and height of a whole 8-bit PNG or JPEG; raises ExcludedError for all else.
-
-    The header is checked before anything is decoded; what the file is called is of no account.
-    """
+    """Gives width and height of a whole 8-bit PNG or JPEG; raises ExcludedError for all else."""
     if not data:
         raise ExcludedError("empty file", "0 bytes")
     is_png = data.startswith(PNG_SIGNATURE)
@@ -187,8 +181,11 @@ def check_image(data: bytes, *, min_side: int, max_pixels: int) -> tuple[int, in
             raise ExcludedError("CMYK image", "4 channels")
         if is_png:
             image.verify()  # The checksums.
-        else:
-            _check_markers(image, data)
+        else:  # TensorFlow alone stops at a marker amid the data.
+            assert image.fp is not None
+            marker = JPEG_MARKER.search(data, image.fp.tell())  # Pillow has read up to the data.
+            if marker is None or marker[0] not in JPEG_AFTER_SCAN:
+                raise ExcludedError("damaged image", "a marker amid the picture data")
         pixels = _decode(data)  # By libpng, as in TensorFlow: Pillow's own reader takes more.
     except ExcludedError:
         raise
@@ -197,14 +194,6 @@ def check_image(data: bytes, *, min_side: int, max_pixels: int) -> tuple[int, in
     if pixels is None or pixels.shape != (height, width, 3):
         raise ExcludedError("damaged image", "OpenCV cannot decode it")
     return width, height
-
-
-def _check_markers(image: ImageFile, data: bytes) -> None:
-    """Refuses a marker amid a JPEG's data, at which TensorFlow alone stops."""
-    assert image.fp is not None
-    marker = JPEG_MARKER.search(data, image.fp.tell())  # Pillow has read to where the data begin.
-    if marker is None or marker[0] not in JPEG_AFTER_SCAN:
-        raise ExcludedError("damaged image", "a marker that has no place in the picture data")
 
 
 def read_pixels(path: Path) -> NDArray[np.uint8]:
@@ -217,6 +206,5 @@ def read_pixels(path: Path) -> NDArray[np.uint8]:
 
 def _decode(data: bytes) -> NDArray[np.uint8] | None:
     """Decodes an image: blue, green, red; None or an error of OpenCV where it cannot."""
-    return cv2.imdecode(  # type: ignore[return-value]
-        np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    )
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    return cv2.imdecode(np.frombuffer(data, np.uint8), flags)  # type: ignore[return-value]

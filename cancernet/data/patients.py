@@ -77,7 +77,6 @@ def doubt(patches: Sequence[Patch], layout: Layout) -> str | None:
 
 
 def _levels(own: Sequence[Patch], layout: Layout) -> str | None:
-    """Finds folders of patients that do not lie side by side."""
     places = {alike(f"/{layout.read(patch.source)[2]}"): patch.source for patch in own}
     if not layout.text.startswith("patient/") or len(places) < 2:
         return None

@@ -7,7 +7,8 @@ same warps. Patches stream from disk: only a few batches are in memory at a time
 import math
 import os
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from cancernet.cli import InputError
+from cancernet.cli import InputError, map_files
 from cancernet.data.augmentation import augment
 from cancernet.data.dataset import Split
 from cancernet.recipe import Recipe
@@ -24,8 +25,8 @@ CLASSES = 2  # Benign and malignant.
 
 READ_AT_ONCE = 64  # Patches per task when a sample is read.
 
-# Functions without Python's own `if` and `for` on tensors need no rewriting by AutoGraph, which
-# takes half a second at the first.
+# AutoGraph's rewriting of `if` and `for` on tensors, of which there are none here, takes half a
+# second at the first function.
 as_is = tf.autograph.experimental.do_not_convert
 
 
@@ -46,9 +47,8 @@ def training_batches(
     """Makes the batches of all epochs: images as of `scoring_batches`, warped, and labels.
 
     The labels are one-hot, float32, shape (batch, 2), column 1 malignant. In each epoch every patch
-    comes once, in an order over the whole set. Order and warps depend on `seed`, the epoch and the
-    step in it alone, so that training resumed at `first_epoch`, counted from 0, gets exactly what
-    it would have got. `fit` has to be told `steps_per_epoch`, the epochs, and `shuffle=False`.
+    comes once. Order and warps depend on `seed`, the epoch and the step in it alone, so that
+    training resumed at `first_epoch`, counted from 0, gets exactly what it would have got.
     """
     paths, count = _path_tensor(split.files), len(split.files)
     targets = tf.one_hot(split.labels, depth=CLASSES)
@@ -65,7 +65,7 @@ def training_batches(
             size = -(-whole // reading.replicas) * each  # See _shareable.
             shard = (reading.worker * size, whole)
             chosen = chosen[shard[0] : shard[0] + size]
-        images = _scale(_read_batch(tf.gather(paths, chosen), reading.image_size))
+        images = _read_batch(tf.gather(paths, chosen), reading.image_size)
         step_seed = tf.random.fold_in([seed, epoch], step)
         images = augment(images, recipe.augmentation, seed=step_seed, shard=shard)
         return images, tf.gather(targets, chosen)
@@ -86,15 +86,12 @@ def scoring_batches(files: Sequence[str | Path], reading: Reading) -> tf.data.Da
         reading = replace(reading, replicas=1)
     return _in_parallel(
         _steps(_path_tensor(files), reading),
-        lambda paths: _scale(_read_batch(paths, reading.image_size)),
+        lambda paths: _read_batch(paths, reading.image_size),
     )
 
 
 def tile_batches(tiles: Sequence[NDArray[np.uint8]], reading: Reading) -> tf.data.Dataset:
-    """Makes batches of tiles cut from a larger image, as `scoring_batches` does of files.
-
-    The tiles are red, green and blue, uint8, each of a shape (height, width, 3) of its own.
-    """
+    """Makes batches as `scoring_batches` does, of tiles: uint8, each (height, width, 3) its own."""
     pixels = np.empty((len(tiles), *reading.image_size, 3), np.uint8)
     for shape in {tile.shape for tile in tiles}:
         alike = [index for index, tile in enumerate(tiles) if tile.shape == shape]
@@ -116,7 +113,7 @@ def read_sample(
 
 
 def steps_per_epoch(patches: int, reading: Reading) -> int:
-    """Counts the batches that hold every patch once.
+    """Counts the batches of an epoch.
 
     Where the last one is too small for every replica to get a patch of it, which Keras cannot train
     or score, it is joined to the one before; where all are too small, that is an InputError.
@@ -161,10 +158,9 @@ def _in_parallel(steps: tf.data.Dataset, load: Callable[..., object]) -> tf.data
 
 
 def read_patch(path: tf.Tensor, *, height: int, width: int) -> tf.Tensor:
-    """Reads one patch as Keras' `load_img(path, target_size=(height, width))` does, by Pillow.
+    """Reads a PNG or JPEG as Keras' `load_img(path, target_size=(height, width))` does, by Pillow.
 
-    PNG of any colour type, whose transparency is dropped, or JPEG, told apart by content. Gives
-    red, green and blue, uint8, shape (height, width, 3).
+    Transparency is dropped. Gives red, green and blue, uint8, shape (height, width, 3).
     """
     # In spite of its name this reads PNG, too. tf.io.decode_image would take the fast arithmetic
     # for JPEG, which is up to 16 levels off; Pillow takes the accurate one.
@@ -180,11 +176,11 @@ def _resize(images: tf.Tensor, image_size: tuple[int, int]) -> tf.Tensor:
 
 
 def _nearest_neighbours(side: tf.Tensor, target: int) -> tf.Tensor:
-    """Tells which row or column of an image each one of the resized image comes from.
+    """Tells which row or column each one of the resized image comes from.
 
-    Pixel i of the result lies at (i + 1/2) * side / target, rounded down. Pillow gets there by
-    adding up side / target, and so does this: where the place is a whole number, as often at sides
-    of 32 or 160 resized to 48, any other order of rounding may pick the neighbour.
+    Pixel i lies at (i + 1/2) * side / target, rounded down. Pillow adds up side / target, and so
+    does this: where the place is a whole number, as often at sides of 32 or 160 resized to 48, any
+    other order of rounding may pick the neighbour.
     """
     # Not `side / target`: TensorFlow's graph optimizer makes that a product with 1 / target.
     step = tf.math.divide_no_nan(side, target)
@@ -193,15 +189,15 @@ def _nearest_neighbours(side: tf.Tensor, target: int) -> tf.Tensor:
 
 
 def _read_batch(paths: tf.Tensor, image_size: tuple[int, int]) -> tf.Tensor:
-    """Reads patches, uint8, shape (batch, height, width, 3)."""
     height, width = image_size
     # A loop inside one step of tf.data: a step per patch was half as fast.
-    return tf.map_fn(
+    pixels = tf.map_fn(
         lambda path: read_patch(path, height=height, width=width),
         paths,
         parallel_iterations=1,  # The steps run in parallel already.
         fn_output_signature=tf.uint8,
     )
+    return _scale(pixels)
 
 
 def _scale(pixels: tf.Tensor) -> tf.Tensor:
@@ -213,3 +209,47 @@ def _path_tensor(files: Sequence[str | Path]) -> tf.Tensor:
         raise InputError("No patches to read: the list of files is empty. Name at least one.")
     # Bytes, since a file name on Linux need not be valid text.
     return tf.constant([os.fsencode(file) for file in files])
+
+
+@contextmanager
+def explained(
+    files: Sequence[str | Path],
+    *,
+    batch_size: int,
+    lost: Callable[[tf.errors.OpError], InputError | None] | None = None,
+) -> Iterator[None]:
+    """Turns TensorFlow's errors on files, memory and workers into an InputError.
+
+    Since TensorFlow does not name the file that it cannot decode, all `files` are tried after a
+    failure, and only then. `lost` says which worker is gone, where an error comes of that.
+    """
+    try:
+        yield
+    except (tf.errors.ResourceExhaustedError, MemoryError) as error:
+        raise InputError(
+            f"The memory does not suffice at {batch_size} patches per step ({_first_line(error)}). "
+            "Lower BATCH_SIZE in cancernet/config.py, or close other programs."
+        ) from error
+    except tf.errors.OpError as error:
+        if lost and (of_worker := lost(error)):
+            raise of_worker from error
+        problems = map_files(_problem, files, what="Looking for the cause")
+        for file, problem in zip(files, problems, strict=True):
+            if problem:
+                raise InputError(
+                    f"{file} cannot be read ({problem}): it was damaged or removed since the data "
+                    "set was built. Build the data set again."
+                ) from error
+        raise
+
+
+def _first_line(error: BaseException) -> str:
+    return str(getattr(error, "message", error)).strip().split("\n", maxsplit=1)[0]
+
+
+def _problem(file: str | Path) -> str | None:
+    try:
+        read_patch(tf.constant(os.fsencode(file)), height=1, width=1)
+    except tf.errors.OpError as error:
+        return _first_line(error)
+    return None

@@ -42,10 +42,9 @@ Field = NDArray[Any]  # One value a pixel of the slide: float32, shape (SIDE, SI
 
 
 class Cells(NamedTuple):
-    """What the nuclei of one kind of cell look like; lengths in micrometres.
+    """The nuclei of a kind of cell, in micrometres.
 
-    Malignant nuclei are larger than normal ones, and vary more (Elston & Ellis, Histopathology
-    1991).
+    Malignant ones are larger and vary more (Elston & Ellis, Histopathology 1991).
     """
 
     diameter: float
@@ -61,11 +60,9 @@ MALIGNANT = Cells(diameter=9.5, variation=0.25, elongation=1.4, spacing=11, stai
 
 
 def draw_sample(folder: Path, *, seed: int) -> None:
-    """Draws the sample as `<folder>/<patient>/<class>/<patient>_idx5_x<x>_y<y>_class<class>.png`.
+    """Draws the sample, laid out and named as the public download; the same seed, the same bytes.
 
-    A patch is 8-bit RGB, 50 x 50 pixels; x and y are its upper left corner on the slide in pixels,
-    1 more than a multiple of 50. Patches without tissue are not written. The same seed gives the
-    same bytes. An older sample is replaced; what is none is an InputError.
+    An older sample is replaced; what is none is an InputError.
     """
     there = {path.name for path in folder.iterdir()} if folder.exists() else set()
     if foreign := there - {*SAMPLE_PATIENTS, ".DS_Store"}:
@@ -92,7 +89,6 @@ def _write_patches(folder: Path, slide: Image, labels: Labels) -> None:
 
 
 def _draw_slide(rng: Generator, malignant_share: float) -> tuple[Image, Labels]:
-    """One patient's slide, and the labels of its patches."""
     y, x = np.indices((SIDE, SIDE), dtype=np.float32) / (SIDE / 2) - 1
     depth = 1 - x**2 - y**2 + 0.16 * _noise(rng, 900) + 0.02 * _noise(rng, 80)
     patch_depth = cv2.resize(depth, (GRID, GRID), interpolation=cv2.INTER_AREA)
@@ -126,7 +122,7 @@ def _noise(rng: Generator, wavelength: float) -> Field:
 
 
 def _step(field: Field, *, at: float, width: float) -> Field:
-    """From 0 below `at` to 1 above it, with a slope between that is `width` wide."""
+    """From 0 below `at` to 1 above it, with a slope of `width` between."""
     return np.clip((field - at) / width + 0.5, 0, 1)
 
 

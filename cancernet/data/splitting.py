@@ -9,14 +9,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from cancernet.cli import InputError
+from cancernet.data.patch import SPLITS, Patch
 
-if TYPE_CHECKING:
-    from cancernet.data.patch import Patch
-
-SPLITS = ("training", "validation", "testing")
 PUBLISHED_TABLE = Path(__file__).parent / "published.csv"
 
 # The search for a patient split: random beginnings, and the changes tried from each. With 279
@@ -33,10 +29,10 @@ Counts = tuple[int, int]  # Benign and malignant patches of a patient.
 
 @dataclass(frozen=True)
 class PublishedPatient:
-    """A row of the published table; patches are None where the patient is not in the download."""
+    """A row of the published table; no patches where the patient is not in the download."""
 
-    benign: int | None
-    malignant: int | None
+    benign: int
+    malignant: int
     split: str | None  # In the split of Cruz-Roa et al. (2014); None for patients in no list.
 
 
@@ -49,27 +45,25 @@ def read_published() -> dict[str, PublishedPatient]:
     with PUBLISHED_TABLE.open(newline="", encoding="utf-8") as table:
         return {
             row["patient"]: PublishedPatient(
-                benign=int(row["benign"]) if row["benign"] else None,
-                malignant=int(row["malignant"]) if row["malignant"] else None,
-                split=row["published_split"] or None,
+                int(row["benign"] or 0), int(row["malignant"] or 0), row["published_split"] or None
             )
             for row in csv.DictReader(table)
         }
 
 
 def split_fractions(train_split: float, val_split: float) -> dict[str, float]:
-    """Turns the two published ratios, TRAIN_SPLIT and VAL_SPLIT, into shares of the whole."""
+    """Turns the ratios TRAIN_SPLIT and VAL_SPLIT into shares of the whole."""
     shares = (train_split * (1 - val_split), train_split * val_split, 1 - train_split)
     return {split: round(share, 12) for split, share in zip(SPLITS, shares, strict=True)}
 
 
 def assign_splits(
-    patches: Sequence["Patch"], *, method: str, train_split: float, val_split: float, seed: int
+    patches: Sequence[Patch], *, method: str, train_split: float, val_split: float, seed: int
 ) -> dict[str, str]:
     """Gives every patch, by its source, a split; the order of the patches does not matter.
 
-    `method` is "image", "patient" or "published"; `train_split` the share of the whole that is for
-    training and validation, `val_split` that of this part which is for validation.
+    `method` is "image", "patient" or "published" (patients in no published list go to training);
+    `train_split` is the share of training and validation, `val_split` that of validation in it.
     """
     if method == "image":
         sources = [patch.source for patch in patches]
@@ -80,7 +74,8 @@ def assign_splits(
         fractions = split_fractions(train_split, val_split)
         split_of_patient = split_patients(counts, fractions=fractions, seed=seed)
     else:
-        split_of_patient = split_as_published(patch.patient for patch in patches)
+        listed = {patient: facts.split for patient, facts in read_published().items()}
+        split_of_patient = {p.patient: listed.get(p.patient) or "training" for p in patches}
     return {patch.source: split_of_patient[patch.patient] for patch in patches}
 
 
@@ -94,12 +89,6 @@ def split_images(
     validation = int(kept * val_split)
     parts = (shuffled[validation:kept], shuffled[:validation], shuffled[kept:])
     return {source: split for split, part in zip(SPLITS, parts, strict=True) for source in part}
-
-
-def split_as_published(patients: Iterable[str]) -> dict[str, str]:
-    """Gives patients their published split; those in no list go to training."""
-    listed = {patient: facts.split for patient, facts in read_published().items()}
-    return {patient: listed.get(patient) or "training" for patient in patients}
 
 
 def split_patients(
@@ -123,11 +112,10 @@ def _check_enough(counts: Mapping[str, Counts]) -> None:
     for label, what in enumerate(("benign", "malignant")):
         patients = sorted(patient for patient in counts if counts[patient][label])
         if len(patients) < len(SPLITS):
-            names = ", ".join(patients)
             raise InputError(
-                f"Found {len(patients)} patients with {what} patches ({names}): three "
-                "splits that share no patient and hold both classes need at least 3. Add patients, "
-                "or see --split image, whose metrics flatter."
+                f"Found {len(patients)} patients with {what} patches ({', '.join(patients)}): "
+                "three splits that share no patient and hold both classes need at least 3. Add "
+                "patients, or see --split image, whose metrics flatter."
             )
 
 
@@ -161,7 +149,7 @@ def _approach(
 
 
 def _distance(totals: Sequence[int], expected: Sequence[float]) -> float:
-    """Pearson's chi-square; a split without one class is further off than any with both."""
+    """Pearson's chi-square, and more where a split lacks a class."""
     distance = 0.0
     for total, wanted in zip(totals, expected, strict=True):
         if total == 0:

@@ -14,18 +14,15 @@ from cancernet.data.splitting import SPLITS, read_published
 MISSING_SHOWN = 5
 
 
-def lines(data: Dataset, patches: Sequence[Patch], exclusions: Sequence[Exclusion]) -> list[str]:
-    """Lays out what a user has to know of the data set just built, line by line.
-
-    `patches` are the files that were to be used, `exclusions` those left out before the copying.
-    """
+def lines(data: Dataset, patches: Sequence[Patch]) -> list[str]:
+    """Lays out what a user has to know of the data set just built of `patches`, line by line."""
     return [
         "",
         *split_table(data.build["splits"]),
         "",
         *method_lines(data.build, patches),
-        *exclusion_lines(exclusions, patches),
-        *coverage_lines(patches, exclusions),
+        *exclusion_lines(data.exclusions, patches),
+        *coverage_lines(patches, data.exclusions),
     ]
 
 
@@ -85,11 +82,8 @@ def coverage_lines(patches: Iterable[Patch], exclusions: Iterable[Exclusion]) ->
     found = [*patches, *(read_facts(Path(exclusion.source)) for exclusion in exclusions)]
     places = {(each.patient, each.label, each.x, each.y) for each in found if each.x is not None}
     counts = Counter(patient for patient, *_ in places)
-    expected = {
-        patient: facts.benign + facts.malignant
-        for patient, facts in read_published().items()
-        if facts.benign is not None and facts.malignant is not None
-    }
+    published = {name: facts.benign + facts.malignant for name, facts in read_published().items()}
+    expected = {patient: patches for patient, patches in published.items() if patches}
     present = expected.keys() & counts.keys()
     if not present:
         return []

@@ -30,15 +30,16 @@ def score(data: Dataset, reading: "Reading") -> dict[str, dict[str, Probabilitie
     """Scores patches by their colours, read as the network's are, and by whose they are.
 
     Returns:
-        By baseline, its probabilities of each split but training; None where it has none.
+        By baseline, its probabilities of each split that has patches; None where it has none.
     """
     from cancernet.data import pipeline
 
-    reading, features = replace(reading, replicas=1), {}
-    for name, split in data.splits.items():
-        if split:
-            batches = pipeline.scoring_batches(split.files, reading)
-            features[name] = colour_features(batches.as_numpy_iterator())
+    reading = replace(reading, replicas=1)
+    features = {
+        name: colour_features(pipeline.scoring_batches(split.files, reading).as_numpy_iterator())
+        for name, split in data.splits.items()
+        if split
+    }
     colour = colour_scores(features, data.training.labels)
     return {"colour": colour, "patient_identity": identity_scores(data)}
 
@@ -53,15 +54,14 @@ def colour_features(batches: Iterable[NDArray[np.float32]]) -> NDArray[np.float3
 def colour_scores(
     features: Mapping[str, NDArray[np.float32]], labels: Labels
 ) -> dict[str, Probabilities] | None:
-    """Fits a logistic regression on training's features and scores the other splits, if it can."""
+    """Fits a logistic regression on training's features and scores each split, if it can."""
     if len(np.unique(labels)) < 2:
         return None
     regression = make_pipeline(StandardScaler(), LogisticRegression())
     regression.fit(features["training"], labels)
     return {
-        split: regression.predict_proba(features[split])[:, 1].astype(np.float32)
-        for split in features
-        if split != "training"
+        split: regression.predict_proba(own)[:, 1].astype(np.float32)
+        for split, own in features.items()
     }
 
 
@@ -78,7 +78,6 @@ def identity_scores(data: Dataset) -> dict[str, Probabilities] | None:
         return None
     whole = float(np.mean(data.training.labels))
     return {
-        split.name: np.array([known.get(patient, whole) for patient in split.patients], np.float32)
-        for split in (data.validation, data.testing)
-        if split
+        name: np.array([known.get(patient, whole) for patient in split.patients], np.float32)
+        for name, split in data.splits.items()
     }

@@ -47,10 +47,7 @@ class Decision:
 def fit_decision(
     labels: Labels, probabilities: Probabilities, *, measure: str
 ) -> tuple[Decision, list[str]]:
-    """Fits threshold and recalibration on validation; notes say what could not be fitted.
-
-    The threshold maximises the measure, one of `metrics.MEASURES`.
-    """
+    """Fits threshold and recalibration on validation; notes say what could not be fitted."""
     notes = []
     threshold = choose_threshold(labels, probabilities, measure=measure)
     if threshold is None:
@@ -67,10 +64,11 @@ def fit_decision(
 
 
 def choose_threshold(labels: Labels, probabilities: Probabilities, *, measure: str) -> float | None:
-    """Chooses the threshold with the highest measure, halfway between neighbouring probabilities.
+    """Chooses the threshold with the highest measure, one of `metrics.MEASURES`.
 
-    A float32 as they are, so that rounding cannot move it past one of them. Of equally good
-    cuts the one nearest to 0.5. None where a class is missing, or all probabilities are the same.
+    It lies halfway between neighbouring probabilities, a float32 as they are, so that rounding
+    cannot move it past one of them; of equally good cuts it is the one nearest to 0.5. None where
+    a class is missing, or all probabilities are the same.
     """
     if not rankable(labels, probabilities) or np.ptp(probabilities) == 0:
         return None

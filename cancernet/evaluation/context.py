@@ -8,7 +8,7 @@ in that fit. A neighbour that is missing (glass, or no part of the data set) cou
 Averaging smooths away foci of a few patches: `foci` shows by how much.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from cancernet.data.dataset import Dataset, Split
+from cancernet.data.dataset import Split
 from cancernet.data.patch import PATCH_SIDE
 from cancernet.evaluation.calibration import (
     Decision,
@@ -56,34 +56,22 @@ class Grid:
     cells: NDArray[np.int64]  # Column and row, in steps of a patch; shape (patches, 2).
 
     @classmethod
-    def of(
-        cls, slides: Sequence[str], x: Sequence[int | None], y: Sequence[int | None], step: int
-    ) -> "Grid":
-        """Makes the grid of patches from their slides and left and upper edges, None where unknown.
-
-        `step` is from one patch to the next, in the unit of x and y.
-        """
-        numbers = np.unique(np.asarray(slides, dtype=str), return_inverse=True)[1]
-        cells = np.zeros((len(numbers), 2), np.int64)
-        for index, (left, upper) in enumerate(zip(x, y, strict=True)):
-            # Names tell numbers of any size.
-            if left is None or upper is None or max(abs(left), abs(upper)) >= FARTHEST * step:
-                numbers[index] = -1
-            else:
-                cells[index] = left // step, upper // step
-        return cls(numbers, cells)
-
-    @classmethod
     def of_split(cls, split: Split) -> "Grid":
         """Makes the grid of a split's patches: every patient has one slide."""
-        x, y = [row.x for row in split.rows], [row.y for row in split.rows]
-        return cls.of(split.patients, x, y, PATCH_SIDE)
+        slides = np.unique(np.asarray(split.patients, dtype=str), return_inverse=True)[1]
+        cells = np.zeros((len(split), 2), np.int64)
+        for index, (x, y) in enumerate((row.x, row.y) for row in split.rows):
+            # Names tell numbers of any size.
+            if x is None or y is None or max(abs(x), abs(y)) >= FARTHEST * PATCH_SIDE:
+                slides[index] = -1
+            else:
+                cells[index] = x // PATCH_SIDE, y // PATCH_SIDE
+        return cls(slides, cells)
 
     def neighbours(self, reach: int) -> Iterator[tuple[float, NDArray[np.intp]]]:
-        """Yields, for each place around a patch, its distance and who is there, -1 where nobody.
+        """Yields, for each place up to `reach` patches around one, its distance and who is there.
 
-        Args:
-            reach: How far to look to each side, in patches. The patch itself is left out.
+        These are numbers of patches, shape (patches,), -1 where nobody is.
         """
         keys = self._keys(0, 0)
         order = np.argsort(keys, kind="stable")
@@ -103,12 +91,11 @@ class Grid:
 
     def groups(self, members: NDArray[np.bool_]) -> NDArray[np.intp]:
         """Numbers the connected groups of some patches, corners touching: -1 for all others."""
-        pairs = [
-            (here, there[here])
-            for _, there in self.neighbours(1)
-            for here in [np.flatnonzero(members & (there >= 0) & members[there])]
-        ]
-        ends = np.concatenate([np.stack(pair) for pair in pairs], axis=1)
+        pairs = []
+        for _, there in self.neighbours(1):
+            here = np.flatnonzero(members & (there >= 0) & members[there])
+            pairs.append((here, there[here]))
+        ends = np.hstack(pairs)
         graph = coo_array((np.ones(ends.shape[1]), tuple(ends)), shape=(len(members),) * 2)
         return np.where(members, connected_components(graph, directed=False)[1], -1)
 
@@ -132,11 +119,7 @@ class Context:
 
 
 def average(grid: Grid, probabilities: Probabilities, *, width: float, reach: int) -> Probabilities:
-    """Averages the logits around each patch by a Gaussian kernel.
-
-    Returns:
-        The probabilities of these means, float64; NaN where nobody is around.
-    """
+    """Averages the logits around each patch, as probabilities; NaN where nobody is around."""
     logits = to_logits(probabilities)
     total, weights = logits.copy(), np.ones(len(logits))
     for distance, there in grid.neighbours(reach):
@@ -149,11 +132,7 @@ def average(grid: Grid, probabilities: Probabilities, *, width: float, reach: in
 def fit(
     grid: Grid, labels: Labels, probabilities: Probabilities, *, measure: str
 ) -> tuple[Context | None, list[str]]:
-    """Fits line and threshold on the validation patches that have neighbours.
-
-    Returns:
-        What was fitted, or None and a note on why it was not.
-    """
+    """Fits line and threshold on the validation patches with neighbours, or notes why not."""
     mean = average(grid, probabilities, width=WIDTH, reach=REACH)
     there = ~np.isnan(mean)
     labels, mean = labels[there], mean[there]
@@ -204,25 +183,13 @@ class Scores:
         return Scores(self.raw[patches], self.calibrated[patches], self.in_context[patches])
 
 
-def score(
-    data: Dataset, probabilities: Mapping[str, Probabilities], decision: Decision
-) -> dict[str, Scores]:
-    """Makes the scores of each split that has probabilities, in the order of its rows."""
-    return {
-        name: Scores.of(data.splits[name], own, decision) for name, own in probabilities.items()
-    }
-
-
 def foci(
     grid: Grid, labels: Labels, alone: NDArray[np.bool_], in_context: NDArray[np.bool_]
 ) -> list[dict[str, Any]]:
     """Counts what is found of the connected groups of malignant patches, by the group's size.
 
-    Args:
-        grid: Where the patches lie; only those with a place belong to a group.
-        labels: 0 benign, 1 malignant, shape (patches,).
-        alone: Whether each patch is predicted malignant by itself.
-        in_context: Whether it is so in context.
+    `alone` and `in_context` tell whether each patch is predicted malignant. Those without a place
+    belong to no group.
     """
     groups = grid.groups((labels == 1) & (grid.slides >= 0))
     sizes = np.bincount(groups[groups >= 0], minlength=1)[np.maximum(groups, 0)]

@@ -10,7 +10,8 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from decimal import ROUND_HALF_UP, Decimal
-from pathlib import Path, PurePosixPath
+from os.path import commonprefix
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cancernet.cli import SAMPLE_NOTICE
-from cancernet.data.dataset import Dataset, Split
+from cancernet.data.dataset import Dataset, Row, Split
 from cancernet.data.patch import ExcludedError, read_pixels
 from cancernet.evaluation.context import Grid, Scores
 from cancernet.evaluation.scorecard import pick
@@ -49,7 +50,7 @@ def write_page(
         history=history,
         metadata=read_json(metadata) if metadata.is_file() else {},
         pictures={name: as_uri((folder / f"{name}.png").read_bytes()) for name in PICTURES},
-        data=embedded(split, scores, metrics[split.name]["in_context"]),
+        data=embedded(split, scores, metrics[split.name]),
         gallery=confident_errors(split, scores.raw),
         excluded=Counter(exclusion.reason for exclusion in data.exclusions).most_common(),
     )
@@ -79,28 +80,19 @@ def rounded(value: float | None, digits: int = 3) -> str:
     return str(Decimal(float(value)).quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP))
 
 
-def embedded(
-    split: Split, scores: Scores, in_context: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
-    """Makes what the page's script reads: the patches of the split, a slide per patient."""
+def embedded(split: Split, scores: Scores, shown: Mapping[str, Any]) -> dict[str, Any]:
+    """Makes what the page's script reads, a slide per patient; `shown` are the split's metrics."""
     patients, grid, slides = np.asarray(split.patients), Grid.of_split(split), []
     for name in dict.fromkeys(split.patients):
         own = np.flatnonzero(patients == name)
         rows = [split.rows[index] for index in own]
-        files = [PurePosixPath(row.file).name for row in rows]
-        derived = [f"{name}_idx5_x{row.x}_y{row.y}_class{row.label}.png" for row in rows]
         places = laid_out(grid.cells[own], grid.slides[own] >= 0)
-        slide = as_slide(name, places, split.labels[own], scores[own])
-        # The names, unless they follow from the rest.
-        slide["names"] = None if files == derived else files
+        files = [row.file for row in rows]
+        slide = as_slide(name, places, split.labels[own], scores[own], files)
         slides.append(slide | {"x": [row.x for row in rows], "y": [row.y for row in rows]})
-    return {
-        "slides": slides,
-        # None where no patch is in context.
-        "context_threshold": in_context and in_context["at_validation_threshold"]["threshold"],
-        "folder": PurePosixPath(split.rows[0].file).parent.parent.as_posix(),
-        "prevalence": float(np.mean(split.labels)),
-    }
+    around = shown["in_context"]  # None where no patch is in context.
+    least = around and around["at_validation_threshold"]["threshold"]
+    return {"slides": slides, "context_threshold": least, "prevalence": shown["prevalence"]}
 
 
 def laid_out(cells: NDArray[np.int64], placed: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -121,6 +113,7 @@ def as_slide(
     places: NDArray[np.integer[Any]],
     labels: NDArray[np.integer[Any]],
     scores: Scores,
+    files: Sequence[str],
     skipped: NDArray[np.bool_] | None = None,
 ) -> dict[str, Any]:
     """Makes a slide as viewer.js takes it.
@@ -133,13 +126,17 @@ def as_slide(
         places: Column and row of each patch in the slide's grid, shape (patches, 2).
         labels: Of each patch, -1 where unknown.
         scores: Of each patch.
+        files: Path of each patch, empty if all were cut from one image.
         skipped: True where a cell of the grid was skipped as background, shape (rows, columns);
             None for a grid that just holds the patches.
     """
     if skipped is None:
         skipped = np.zeros(places.max(axis=0)[::-1] + 1, bool)
+    folder = commonprefix(files)  # noqa: RUF071 (as text: it is put back)
     return {
         "name": name,
+        "folder": folder,
+        "files": [file.removeprefix(folder) for file in files],
         "width": skipped.shape[1],
         "height": skipped.shape[0],
         "columns": as_base64(places[:, 0].astype("<u2")),
@@ -152,21 +149,15 @@ def as_slide(
 
 def confident_errors(
     split: Split, probabilities: NDArray[np.float32]
-) -> list[tuple[str, list[dict[str, Any]]]]:
-    """Finds the errors at 0.5 that are farthest from it: a heading and those errors, by kind."""
+) -> list[tuple[str, list[tuple[Row, float, str | None]]]]:
+    """Finds the errors farthest from 0.5: by kind a heading, and row, probability, picture."""
     kinds = []
-    for heading, label, order in (
-        ("Benign, predicted malignant", 0, np.argsort(-probabilities, kind="stable")),
-        ("Malignant, predicted benign", 1, np.argsort(probabilities, kind="stable")),
-    ):
+    for label, heading in enumerate(("Benign, predicted malignant", "Malignant, predicted benign")):
+        order = np.argsort(probabilities if label else -probabilities, kind="stable")
         wrong = (split.labels == label) & ((probabilities >= 0.5) != label)
         found = order[wrong[order]]
         errors = [
-            {
-                "row": split.rows[index],
-                "probability": float(probabilities[index]),
-                "picture": _thumbnail(split.files[index]),
-            }
+            (split.rows[index], float(probabilities[index]), _thumbnail(split.files[index]))
             for index in found[:ERRORS_SHOWN]
         ]
         kinds.append((f"{heading}: {len(errors)} of {len(found):,}", errors))

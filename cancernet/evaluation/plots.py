@@ -103,12 +103,10 @@ def _draw_confusion(axes: Axes, outcome: Mapping[str, int]) -> None:
     axes.set(xlabel="predicted", ylabel="truly")
 
 
-def _draw_roc(
-    axes: Axes, shown: Mapping[str, Any], labels: Labels, probabilities: Probabilities
-) -> None:
+def _draw_roc(axes: Axes, shown: Mapping[str, Any], labels: Labels, raw: Probabilities) -> None:
     if shown["roc_auc"] is not None:
         style = {"color": BLUE, "label": f"network, area {shown['roc_auc']:.3f}"}
-        RocCurveDisplay.from_predictions(labels, probabilities, ax=axes, curve_kwargs=style)
+        RocCurveDisplay.from_predictions(labels, raw, ax=axes, curve_kwargs=style)
     axes.plot((0, 1), (0, 1), label="guessing, area 0.5", **DOTTED)
     _mark_thresholds(axes, shown, "specificity", "sensitivity")
     axes.set_xlabel("1 - specificity (share of benign patches predicted malignant)")
@@ -116,12 +114,12 @@ def _draw_roc(
 
 
 def _draw_precision_recall(
-    axes: Axes, shown: Mapping[str, Any], labels: Labels, probabilities: Probabilities
+    axes: Axes, shown: Mapping[str, Any], labels: Labels, raw: Probabilities
 ) -> None:
     if shown["average_precision"] is not None:
         label = f"network, average precision {shown['average_precision']:.3f}"
         style = {"color": BLUE, "label": label}
-        PrecisionRecallDisplay.from_predictions(labels, probabilities, ax=axes, curve_kwargs=style)
+        PrecisionRecallDisplay.from_predictions(labels, raw, ax=axes, curve_kwargs=style)
     axes.axhline(shown["prevalence"], label=f"prevalence {shown['prevalence']:.3f}", **DOTTED)
     _mark_thresholds(axes, shown, "sensitivity", "ppv")
     axes.set_xlabel("recall = sensitivity (share of malignant patches predicted so)")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import classification_report
 
-from cancernet.data.dataset import Dataset, Split
+from cancernet.data.dataset import Dataset
 from cancernet.evaluation import page, plots, scorecard
 from cancernet.evaluation.calibration import Decision
 from cancernet.evaluation.context import Scores
@@ -50,7 +50,7 @@ def make_metrics(
 
     Args:
         data: The data set.
-        scores: What `context.score` made of the splits that were scored.
+        scores: By split, of those that were scored.
         decision: What was fitted on validation.
         baselines: What `baselines.score` made.
         config: The constants of this run.
@@ -58,20 +58,18 @@ def make_metrics(
         notes: What the reader of the metrics must know.
     """
     metrics: dict[str, Any] = {"positive_class": "1", "sample": data.sample}
+    metrics |= {"testing": None, "validation": None, "baselines": {}}
     notes, network = list(notes), {}
-    for split in (data.testing, data.validation):
-        if split:
-            found = scorecard.score_network(split, scores[split.name], decision, config)
-            network[split.name], metrics[split.name] = found, found.metrics
+    if not data.testing:
+        notes.append("testing: not scored, this split of the data set is empty")
+    for name in ("testing", "validation"):
+        if name in scores:
+            found = scorecard.score_network(data.splits[name], scores[name], decision, config)
+            network[name], metrics[name] = found, found.metrics
             notes += found.notes
-        else:
-            metrics[split.name] = None
-            notes.append(f"{split.name}: not scored, this split of the data set is empty")
-    metrics["baselines"] = {}
     for name, own in baselines.items():
-        of_judged = network[data.judged.name]
         metrics["baselines"][name], more = scorecard.score_baseline(
-            name, data, own, of_judged, config
+            name, data, own, network[data.judged.name], config
         )
         notes += more
     about = {"split": data.build, "config": config, "versions": versions(), "seconds": seconds}
@@ -87,66 +85,63 @@ def write(
 ) -> None:
     """Writes pictures and report.html of `data.judged`, predictions.csv and, last, metrics.json.
 
-    Args as to `make_metrics`, which made the metrics, and `history` as history.csv. The page tells
-    what cancernet.json says, if it is in the folder.
+    `history` is as history.csv. The page tells what cancernet.json says, if it is in the folder.
     """
     own, sample = scores[data.judged.name], metrics["sample"]
     weighted = metrics["config"]["CLASS_WEIGHTS"]
     plots.plot_history(history, folder / "plot.png", weighted=weighted, sample=sample)
     plots.plot_scores(folder, data.judged, own, metrics)
     page.write_page(folder, data, own, metrics, history)
-    write_predictions(folder / "predictions.csv", data.testing, own if data.testing else own[:0])
-    write_json(folder / "metrics.json", metrics)
-
-
-def write_predictions(path: Path, split: Split, scores: Scores) -> None:
-    """Writes predictions.csv, one row per patch in the order of the manifest."""
-    columns = (scores.raw, scores.calibrated, scores.in_context)
-    write_csv(
-        path,
-        ("file", "patient", "x", "y", "label", "probability", "calibrated", "in_context"),
-        (
-            (row.file, row.patient, row.x, row.y, row.label, *map(shortest, values))
-            for row, *values in zip(split.rows, *columns, strict=True)
-        ),
+    tested = scores["testing"] if data.testing else own[:0]
+    header = ["file", "patient", "x", "y", "label", "probability", "calibrated", "in_context"]
+    rows = (
+        (row.file, row.patient, row.x, row.y, row.label, *map(shortest, values))
+        for row, *values in zip(data.testing.rows, *vars(tested).values(), strict=True)
     )
+    write_csv(folder / "predictions.csv", header, rows)
+    write_json(folder / "metrics.json", metrics)
 
 
 def as_text(metrics: Mapping[str, Any], data: Dataset, scores: Mapping[str, Scores]) -> str:
     """Lays `metrics` out for a terminal, named as there, with scikit-learn's table."""
     judged, shown = data.judged, metrics[data.judged.name]
-    lines: list[str] = []
-    for split in dict.fromkeys(("validation", judged.name)):
-        lines += ["", _headline(split, metrics[split]), ""]
-        if split == judged.name:
-            table = classification_report(
-                judged.labels,
-                scores[split].raw >= 0.5,
-                labels=[0, 1],
-                target_names=["0 benign", "1 malignant"],
-                digits=3,
-                zero_division=np.nan,
-            )
-            lines += [table, *_confusion_lines(shown["at_0.5"]["confusion_matrix"]), ""]
-        lines += _metric_lines(metrics[split])
+    outcome = shown["at_0.5"]["confusion_matrix"]
+    table = classification_report(
+        judged.labels,
+        scores[judged.name].raw >= 0.5,
+        labels=[0, 1],
+        target_names=["0 benign", "1 malignant"],
+        digits=3,
+        zero_division=np.nan,
+    )
+    lines = []
+    if data.testing:
+        validation = metrics["validation"]
+        lines += [_headline("Validation", validation), *_metric_lines(validation)]
+    lines += [
+        _headline(judged.name.capitalize(), shown),
+        table,
+        f"{'at 0.5':<16}{'predicted benign':>18}{'predicted malignant':>21}",
+        f"{'truly benign':<16}{outcome['tn']:>18,}{outcome['fp']:>21,}",
+        f"{'truly malignant':<16}{outcome['fn']:>18,}{outcome['tp']:>21,}",
+        "",
+        *_metric_lines(shown),
+        "",
+    ]
     if shown["in_context"]:
-        lines += ["", *_context_lines(shown)]
-    lines += ["", *_baseline_lines(metrics["baselines"])]
+        lines += [*_context_lines(shown), ""]
+    for name, what in (("colour", "colours alone"), ("patient_identity", "patient alone")):
+        if own := metrics["baselines"][name]:
+            lines.append(f"Without a network, {what}: roc_auc {_cell(*pick(own, 'roc_auc'))}")
     return "\n".join([*lines, *(f"Note: {note}." for note in metrics["notes"])])
 
 
-def _headline(split: str, shown: Mapping[str, Any]) -> str:
+def _headline(name: str, shown: Mapping[str, Any]) -> str:
     return (
-        f"{split.capitalize()}: {shown['patients']:,} patient{'s' * (shown['patients'] != 1)}, "
+        f"\n{name}: {shown['patients']:,} patient{'s' * (shown['patients'] != 1)}, "
         f"{shown['patches']:,} patches, {shown['prevalence']:.1%} malignant. "
-        "Class 1, malignant, is positive."
+        "Class 1, malignant, is positive.\n"
     )
-
-
-def _confusion_lines(outcome: Mapping[str, int]) -> Iterator[str]:
-    yield f"{'at 0.5':<16}{'predicted benign':>18}{'predicted malignant':>21}"
-    yield f"{'truly benign':<16}{outcome['tn']:>18,}{outcome['fp']:>21,}"
-    yield f"{'truly malignant':<16}{outcome['fn']:>18,}{outcome['tp']:>21,}"
 
 
 def _metric_lines(shown: Mapping[str, Any]) -> Iterator[str]:
@@ -175,7 +170,6 @@ def _context_lines(shown: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _metric_line(*places: tuple[Any, ...]) -> str:
-    """Lays out a metric at several places, given as to `pick`."""
     return _row(places[0][-1], *(_cell(*pick(*place)) for place in places))
 
 
@@ -183,13 +177,7 @@ def _row(name: str, *cells: str) -> str:
     return f"{name:<19}{''.join(f'{cell:<27}' for cell in cells)}".rstrip()
 
 
-def _cell(value: float | None, interval: Sequence[float] | None = None) -> str:
+def _cell(value: float | None, ends: Sequence[float] | None) -> str:
     if value is None:
         return "not defined"
-    return f"{value:.4f}" + (f" ({interval[0]:.3f} to {interval[1]:.3f})" if interval else "")
-
-
-def _baseline_lines(baselines: Mapping[str, Any]) -> Iterator[str]:
-    for name, what in (("colour", "colours alone"), ("patient_identity", "patient alone")):
-        if baselines[name]:
-            yield f"Without a network, {what}: roc_auc {_cell(*pick(baselines[name], 'roc_auc'))}"
+    return f"{value:.4f}" + (f" ({ends[0]:.3f} to {ends[1]:.3f})" if ends else "")

@@ -64,23 +64,20 @@ def score_network(
     """Scores the network: all patches, and those that have neighbours alone and in context."""
     found = score(split, scores, decision.threshold, config)
     metrics = found.metrics | dict.fromkeys(("alone", "in_context", "foci"))
-    notes = [*_one_class(found.metrics), *found.notes]
+    notes = [*_one_class(metrics), *found.notes]
     there = np.flatnonzero(np.isfinite(scores.in_context))
     if decision.context and len(there):
-        part, alone = replace(split, rows=[split.rows[index] for index in there]), scores[there]
-        around, least = Scores(*[alone.in_context] * 3), decision.context.threshold
-        said: dict[str, list[str]] = {}
-        for name, values, threshold in (
-            ("alone", alone, decision.threshold),
-            ("in_context", around, least),
-        ):
-            one = score(part, values, threshold, config)
-            metrics[name] = one.metrics
-            for note in one.notes:
-                said.setdefault(note, []).append(name)
-        predicted = (alone.raw >= decision.threshold, around.raw >= least)
+        part, own = replace(split, rows=[split.rows[index] for index in there]), scores[there]
+        thresholds = (decision.threshold, decision.context.threshold)
+        alone = score(part, own, thresholds[0], config)
+        around = score(part, Scores(*[own.in_context] * 3), thresholds[1], config)
+        predicted = (own.raw >= thresholds[0], own.in_context >= thresholds[1])
+        metrics |= {"alone": alone.metrics, "in_context": around.metrics}
         metrics["foci"] = foci(Grid.of_split(part), part.labels, *predicted)
-        notes += [f"{', '.join(of)}: {note}" for note, of in said.items() if note not in notes]
+        for note in dict.fromkeys([*alone.notes, *around.notes]):
+            if note not in notes:
+                of = ["alone"] * (note in alone.notes) + ["in_context"] * (note in around.notes)
+                notes.append(f"{', '.join(of)}: {note}")
     elif decision.context:
         notes.append("alone, in_context, foci: no patch has a neighbour on its slide")
     return Scored(metrics, [f"{split.name}: {note}" for note in notes], found.samples)
@@ -96,19 +93,15 @@ def score_baseline(
     """Scores a baseline of that name on `data.judged`, with a threshold of its own.
 
     Returns:
-        The metrics, with "network_lead": the difference of ROC AUC over the same resamples; and
-        notes, but for those that the network's metrics have as well. None for the metrics of a
-        baseline without probabilities.
+        The metrics, None without probabilities, with "network_lead": the difference of ROC AUC
+        over the same resamples; and notes, but for those that the network's metrics have as well.
     """
     if probabilities is None:
         return None, [f"baseline {name}: {WHY_NONE[name]}"]
-    judged, measure = data.judged, config["THRESHOLD_MEASURE"]
-    fitted, notes = fit_decision(
-        data.validation.labels, probabilities["validation"], measure=measure
-    )
-    found = score(
-        judged, Scores.of(judged, probabilities[judged.name], fitted), fitted.threshold, config
-    )
+    judged, labels, measure = data.judged, data.validation.labels, config["THRESHOLD_MEASURE"]
+    fitted, notes = fit_decision(labels, probabilities["validation"], measure=measure)
+    scores = Scores.of(judged, probabilities[judged.name], fitted)
+    found = score(judged, scores, fitted.threshold, config)
     notes += [note for note in found.notes if f"{judged.name}: {note}" not in network.notes]
     lead = None
     if (area := found.metrics["roc_auc"]) is not None:
@@ -117,8 +110,8 @@ def score_baseline(
             lead["ci95"] = interval(network.samples["roc_auc"] - found.samples["roc_auc"])
     metrics = {"split": judged.name, **found.metrics, "network_lead": lead}
     del metrics["per_patient"]
-    verdict = [f"{judged.name}: {note}" for note in _verdict(name, metrics)]
-    return metrics, [f"baseline {name}: {note}" for note in notes] + verdict
+    notes = [f"baseline {name}: {note}" for note in notes]
+    return metrics, notes + [f"{judged.name}: {note}" for note in _verdict(name, metrics)]
 
 
 def _measure(
@@ -192,16 +185,12 @@ def _notes(metrics: Mapping[str, Any]) -> Iterator[str]:
 
 def _one_class(metrics: Mapping[str, Any]) -> Iterator[str]:
     """Says where the network predicts the same for all: it has learnt nothing that shows there."""
-    found: dict[str, str] = {}
-    for at in AT:
-        for missing, predicted in (("npv", "malignant"), ("ppv", "benign")):
-            if metrics[at][missing] is None:
-                found.setdefault(predicted, at.replace("_", " "))
-    for predicted, at in found.items():
-        yield (
-            f"THE NETWORK PREDICTS ONE CLASS ONLY {at}: all {metrics['patches']:,} patches are "
-            f"predicted {predicted}"
-        )
+    for missing, predicted in (("npv", "malignant"), ("ppv", "benign")):
+        if at := next((at for at in AT if metrics[at][missing] is None), None):
+            yield (
+                f"THE NETWORK PREDICTS ONE CLASS ONLY {at.replace('_', ' ')}: all "
+                f"{metrics['patches']:,} patches are predicted {predicted}"
+            )
 
 
 def _verdict(name: str, baseline: Mapping[str, Any]) -> Iterator[str]:

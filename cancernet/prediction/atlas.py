@@ -45,7 +45,9 @@ class Atlas:
     folder: Path
     predictor: Predictor  # Whose probabilities the maps show.
     taken: set[str] = field(default_factory=set)  # The file names given so far.
-    album: page.Album = field(default_factory=page.Album)  # The slides of predictions.html.
+    shown: list[page.Shown] = field(default_factory=list)  # The slides of predictions.html.
+    patches: int = 0  # Of all slides,
+    malignant: int = 0  # and how many of them are predicted malignant.
 
     def open(self) -> None:
         """Makes the folder, and finds out before the work whether it can be written to."""
@@ -64,6 +66,8 @@ class Atlas:
 
     def draw(self, slide: Slide) -> None:
         """Draws a slide, where positions are known, and makes its metrics, where classes are."""
+        self.patches += len(slide)
+        self.malignant += int(slide.malignant.sum())
         placed, labelled = slide.placed.any(), (slide.labels >= 0).any()
         drawable = placed or len(slide.skipped)
         if not slide.name or not (drawable or labelled):
@@ -77,7 +81,12 @@ class Atlas:
         if placed:
             figures["malignant_share"] = float(slide.predicted[slide.placed].mean())
             figures |= geojson.write(self.folder / f"{stem}.geojson", slide)
-        note(_figures_line(slide, figures))
+        told = [f"{slide.name}: patches {len(slide):,}"]
+        for key, text in FIGURES.items():
+            if key in figures:
+                value = "not defined" if figures[key] is None else f"{figures[key]:.3f}"
+                told.append(text.format(value, how=slide.how.replace(",", "")))
+        note(", ".join(told))
         if len(slide):
             write_json(self.folder / f"{stem}_figures.json", figures)
         if drawable:
@@ -89,63 +98,50 @@ class Atlas:
             words = f"{columns:,} x {rows:,} squares, over {MOST_SQUARES:,} in all"
             note(f"{slide.name}: no map, since the positions span {words}.")
             return
-        if double := int(np.sum(~np.isnan(slide.cells[:, 0]))) - len(slide.first):
+        taken = slide.place(np.full(len(slide.cells), True), False)
+        if double := np.sum(~np.isnan(slide.cells[:, 0])) - taken.sum():
             note(
-                f"{slide.name}: {double:,} patches share a square with another; the map shows one."
+                f"{slide.name}: {double:,} patches share a square with another: the first is shown"
             )
         tissue = reassemble(slide)
         maps.draw(self.folder, stem, slide, tissue)
         if len(slide):
-            self.album.add(slide, tissue, figures)
-
-    def explain(self) -> None:
-        """Draws explanation.png, the contact sheet of the first patches, if they were kept."""
-        if not (examples := self.predictor.examples):
-            return
-        path = self.folder / "explanation.png"
-        patients = {read_source(file).facts.patient for file, _, _ in examples}
-        sample = self.predictor.metadata.sample or not patients.isdisjoint(SAMPLE_PATIENTS)
-        gradcam.draw_sheet(path, self.predictor.network, examples, sample=sample)
-        note(f"Explanation of the first {len(examples)} patches: {path}")
+            self.shown.append(page.show(slide, tissue, figures))
 
     def close(self) -> None:
-        """Writes the page of all slides."""
-        threshold, model = self.predictor.metadata.threshold, self.predictor.path.name
-        self.album.write(self.folder / "predictions.html", threshold=threshold, model=model)
+        """Writes the page of all slides, and explains the first patches, if they were kept."""
+        predictor, metadata = self.predictor, self.predictor.metadata
+        path, model = self.folder / "predictions.html", predictor.path.name
+        page.write(path, self.shown, threshold=metadata.threshold, model=model)
+        if examples := predictor.examples:
+            path = self.folder / "explanation.png"
+            patients = {read_source(file).facts.patient for file, _, _ in examples}
+            sample = metadata.sample or not patients.isdisjoint(SAMPLE_PATIENTS)
+            gradcam.draw_sheet(path, predictor.network, examples, sample=sample)
+            note(f"Explanation of the first {len(examples)} patches: {path}")
 
 
 def slide_metrics(slide: Slide) -> dict[str, Any]:
     """Makes the metrics of patches of known class: alone, and of those in context."""
+
+    def measure(patches: NDArray[np.bool_], scores: NDArray[Any], threshold: float) -> Any:
+        labels, scores = slide.labels[patches], scores[patches]
+        outcome = metrics.confusion(labels, scores, threshold=threshold)
+        return {
+            "patches": len(labels),
+            "prevalence": float(np.mean(labels == 1)),
+            "threshold": threshold,
+            "confusion_matrix": asdict(outcome),
+            **outcome.rates(),
+            "roc_auc": metrics.roc_auc(labels, scores),
+        }
+
     known = slide.labels >= 0
-    found = _metrics(slide.labels[known], slide.probability[known], slide.metadata.threshold)
+    found = measure(known, slide.probability, slide.metadata.threshold)
     around = known & np.isfinite(slide.in_context)
     if around.any():
-        in_context = slide.in_context[around]
-        found["in_context"] = _metrics(slide.labels[around], in_context, slide.threshold)
+        found["in_context"] = measure(around, slide.in_context, slide.threshold)
     return found | {"labelled": int(known.sum())}
-
-
-def _metrics(
-    labels: NDArray[np.integer[Any]], probabilities: NDArray[np.float32], threshold: float
-) -> dict[str, Any]:
-    outcome = metrics.confusion(labels, probabilities, threshold=threshold)
-    return {
-        "patches": len(labels),
-        "prevalence": float(np.mean(labels == 1)),
-        "threshold": threshold,
-        "confusion_matrix": asdict(outcome),
-        **outcome.rates(),
-        "roc_auc": metrics.roc_auc(labels, probabilities),
-    }
-
-
-def _figures_line(slide: Slide, figures: Mapping[str, Any]) -> str:
-    shown = [f"{slide.name}: patches {figures['patches']:,}"]
-    for key, text in FIGURES.items():
-        if key in figures:
-            value = "not defined" if figures[key] is None else f"{figures[key]:.3f}"
-            shown.append(text.format(value, how=slide.how.replace(",", "")))
-    return ", ".join(shown)
 
 
 def reassemble(slide: Slide) -> NDArray[np.uint8]:

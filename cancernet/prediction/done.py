@@ -21,10 +21,7 @@ class Done:
     """A folder with a file per slide, so that many slides go on after a stop."""
 
     def __init__(self, folder: Path, model: Path, *, again: bool = False, **options: Any) -> None:
-        """Takes the folder, which need not exist, and all that probabilities depend on.
-
-        With `again` nothing is read, but what is scored is kept.
-        """
+        """Takes all that probabilities depend on; with `again` nothing is read, only kept."""
         self._folder, self._again = folder, again
         self._made_with = [FORM, hashlib.sha256(model.read_bytes()).hexdigest(), options]
 

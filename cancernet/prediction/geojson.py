@@ -26,15 +26,31 @@ BENIGN = {"name": "benign", "color": [86, 180, 233]}
 # The same slide gives the same file: each object's identifier is derived from its name.
 NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "cancernet/predictions")
 
+# Geometry, object type, name, classification and measurements.
+Feature = tuple[dict[str, Any], str, str, dict[str, Any], dict[str, float]]
+
 
 def write(path: Path, slide: Slide) -> dict[str, float]:
     """Writes a detection per tile, an annotation round the malignant; returns their `extent`."""
     outline = outline_of(slide)
     size = extent(outline, slide.frame)
     features = [
-        # Not by the tile's name: two patches may share a place.
-        {"type": "Feature", "id": str(uuid.uuid5(NAMESPACE, f"{slide.name}/{number}")), **feature}
-        for number, feature in enumerate([*_detections(slide), *_annotation(slide, outline, size)])
+        {
+            "type": "Feature",
+            # Not by the tile's name: two patches may share a place.
+            "id": str(uuid.uuid5(NAMESPACE, f"{slide.name}/{number}")),
+            "geometry": geometry,
+            "properties": {
+                "objectType": kind,
+                "name": name,
+                "classification": classification,
+                "isLocked": True,
+                "measurements": measurements,
+            },
+        }
+        for number, (geometry, kind, name, classification, measurements) in enumerate(
+            [*_detections(slide), *_annotation(slide, outline, size)]
+        )
     ]
     content = {"type": "FeatureCollection", "features": features}
     with replacing(path) as beside:
@@ -50,11 +66,10 @@ def outline_of(slide: Slide) -> shapely.MultiPolygon:
 
 
 def extent(outline: shapely.MultiPolygon, frame: Frame) -> dict[str, float]:
-    """Measures an outline, to the nearest tile.
+    """Measures an outline, to the nearest tile; nothing where the scale is unknown.
 
-    Returns:
-        "malignant_area_mm2", and "largest_focus_mm": the diameter of the smallest circle round the
-        connected area that is largest in this. Nothing where the scale is unknown.
+    The largest focus is the connected area with the largest smallest circle around it, whose
+    diameter it is.
     """
     if frame.micrometres is None:
         return {}
@@ -67,7 +82,7 @@ def extent(outline: shapely.MultiPolygon, frame: Frame) -> dict[str, float]:
     }
 
 
-def _detections(slide: Slide) -> Iterator[dict[str, Any]]:
+def _detections(slide: Slide) -> Iterator[Feature]:
     columns = {"probability": slide.probability, "calibrated": slide.calibrated}
     columns["in context"] = slide.in_context
     edges, predicted = slide.edges().round(2), slide.predicted
@@ -81,12 +96,12 @@ def _detections(slide: Slide) -> Iterator[dict[str, Any]]:
         }
         kind = MALIGNANT if predicted[index] else BENIGN
         geometry = {"type": "Polygon", "coordinates": [corners]}
-        yield _feature(geometry, "detection", f"x={left:g}, y={upper:g}", kind, values)
+        yield geometry, "detection", f"x={left:g}, y={upper:g}", kind, values
 
 
 def _annotation(
     slide: Slide, outline: shapely.MultiPolygon, size: Mapping[str, float]
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[Feature]:
     if outline.is_empty:
         return
     # QuPath refuses a MultiPolygon of a single polygon.
@@ -94,22 +109,4 @@ def _annotation(
     names = {"malignant_area_mm2": "area mm^2", "largest_focus_mm": "largest focus mm"}
     measurements = {names[name]: round(value, 4) for name, value in size.items()}
     geometry = json.loads(shapely.to_geojson(shapely.set_precision(shape, 0.01)))
-    name = f"Predicted malignant{slide.how}"
-    yield _feature(geometry, "annotation", name, MALIGNANT, measurements)
-
-
-def _feature(
-    geometry: Mapping[str, Any],
-    kind: str,
-    name: str,
-    classification: Mapping[str, Any],
-    measurements: Mapping[str, float],
-) -> dict[str, Any]:
-    properties = {
-        "objectType": kind,
-        "name": name,
-        "classification": classification,
-        "isLocked": True,
-        "measurements": measurements,
-    }
-    return {"geometry": geometry, "properties": properties}
+    yield geometry, "annotation", f"Predicted malignant{slide.how}", MALIGNANT, measurements

@@ -66,9 +66,8 @@ def find(paths: Sequence[str]) -> tuple[list[str], list[Problem]]:
 def _list(path: str, problems: list[Problem]) -> list[str]:
     if Path(path).exists() and not Path(path).is_dir():
         return [path]
-    matches = [path] if Path(path).is_dir() else []
-    if not matches and glob.has_magic(path):  # Which cmd.exe does not expand.
-        matches = sorted(glob.glob(path, recursive=True))  # noqa: PTH207 (a path, not a name)
+    # What cmd.exe does not expand.
+    matches = [path] if Path(path).is_dir() else sorted(glob.glob(path, recursive=True))  # noqa: PTH207 (a path, not a name)
     if not matches:
         raise InputError(f"There is no {path}. Name an image, a whole slide or a folder.")
 

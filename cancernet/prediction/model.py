@@ -83,7 +83,11 @@ def read(path: Path) -> SavedModel:
     """Reads a model file's description, as plain data, and its metadata; refuses another's."""
     try:
         kind, layers = _read_layers(path)
-        size, computed = (_image_size(layers), _computed(layers)) if layers else (USUAL_SIZE, None)
+        height, width = USUAL_SIZE
+        if layers:
+            first = layers[0]["config"]
+            _, height, width, _ = first.get("batch_shape") or first["batch_input_shape"]
+        size, computed = (int(height), int(width)), _computed(layers) if layers else None
     # RuntimeError: encrypted, packed in an unknown way, or a description nested without end.
     except (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError, ValueError) as error:
         raise _unusable(path, str(error)) from error
@@ -98,7 +102,6 @@ def _unusable(path: Path, why: str) -> InputError:
 
 
 def _read_layers(path: Path) -> tuple[str, list[Any] | None]:
-    """Tells a file's kind, and reads the description of its layers, if it has one."""
     with path.open("rb") as file:
         if file.read(len(HDF5_SIGNATURE)) != HDF5_SIGNATURE:
             with zipfile.ZipFile(path) as archive:
@@ -113,13 +116,6 @@ def _read_layers(path: Path) -> tuple[str, list[Any] | None]:
         return kind, None
     config = json.loads(description)["config"]
     return kind, config if isinstance(config, list) else config["layers"]
-
-
-def _image_size(layers: list[Any]) -> tuple[int, int]:
-    """Finds height and width of the patches in the description of the first layer."""
-    first = layers[0]["config"]
-    _, height, width, _ = first["batch_shape" if "batch_shape" in first else "batch_input_shape"]
-    return int(height), int(width)
 
 
 def _computed(layers: list[Any]) -> list[Any]:
@@ -157,18 +153,20 @@ def read_metadata(path: Path) -> Metadata | None:
 
 def describe(saved: SavedModel, *, average_symmetries: bool) -> list[str]:
     """Says which model is used, and how, and what is not known of it."""
-    lines = [f"Model: {saved.path}, threshold {saved.metadata.threshold:.6g}."]
-    if average_symmetries:
-        lines.append(
-            "Each patch gets the mean over its eight mirror images and turns. Threshold and "
-            "recalibration are those made without."
-        )
-    if saved.alone:
-        lines.append(
-            f"Notice: there is no {saved.path.with_suffix('.json').name} beside it, so the "
-            "threshold is 0.5 and calibrated probabilities are the network's own."
-        )
-    return lines + [SAMPLE_NOTICE] * saved.metadata.sample
+    symmetries = (
+        "Each patch gets the mean over its eight mirror images and turns. Threshold and "
+        "recalibration are those made without."
+    )
+    alone = (
+        f"Notice: there is no {saved.path.with_suffix('.json').name} beside it, so the threshold "
+        "is 0.5 and calibrated probabilities are the network's own."
+    )
+    return [
+        f"Model: {saved.path}, threshold {saved.metadata.threshold:.6g}.",
+        *([symmetries] * average_symmetries),
+        *([alone] * saved.alone),
+        *([SAMPLE_NOTICE] * saved.metadata.sample),
+    ]
 
 
 def load(saved: SavedModel) -> keras.Sequential:
@@ -180,12 +178,8 @@ def load(saved: SavedModel) -> keras.Sequential:
         From float32 patches in [0, 1], shape (batch, height, width, 3), to the probabilities of
         both classes, shape (batch, 2).
     """
-    import keras
-
     from cancernet.cancernet import CancerNet
 
-    keras.config.set_floatx("float32")  # Whatever the user's own keras.json says.
-    keras.config.set_image_data_format("channels_last")
     height, width = saved.image_size
     network = CancerNet.build(width=width, height=height, depth=3, classes=2)
     expected = _computed(json.loads(network.to_json())["config"]["layers"])

@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from math import nan
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import openslide
@@ -17,6 +17,10 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2 as TiffPage
 from cancernet.data.patch import JPEG_SIGNATURE, PNG_SIGNATURE, ExcludedError, check_image
 from cancernet.prediction.slides import LARGEST_PATCH, PIXEL, TOLERANCE, Picture
 
+# For the whole process, since its threads share them. A limit of our own holds; damage shows.
+Image.MAX_IMAGE_PIXELS = None
+warnings.filterwarnings("ignore", module=r"PIL\.TiffImagePlugin")
+
 TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
 REDUCED_OR_MASK = 5  # Bits of a page's NewSubfileType (TIFF 6.0).
@@ -25,24 +29,18 @@ REDUCED_OR_MASK = 5  # Bits of a page's NewSubfileType (TIFF 6.0).
 FINEST, COARSEST = 0.05, 20.0
 
 INCH = 25_400.0
-MICROMETRES = {"nm": 1e-3, "um": 1.0, "micron": 1.0, "microns": 1.0, "mm": 1e3, "cm": 1e4}
-MICROMETRES |= {"inch": INCH, "in": INCH}
+MICROMETRES = {"nm": 1e-3, "um": 1, "micron": 1, "microns": 1, "mm": 1e3, "cm": 1e4, "inch": INCH}
 
 # Where a file states a scale, and micrometres per pixel along x and y: NaN where that is no number.
 Stated = tuple[str, NDArray[np.float64]]
 
 
 def open_picture(path: Path, *, mpp: float | None, max_pixels: int) -> Picture:
-    """Opens an image or a whole slide.
+    """Opens an image (PNG, JPEG, TIFF, BMP or WebP), or a whole slide that OpenSlide reads.
 
-    Args:
-        path: What OpenSlide reads, or PNG, JPEG, TIFF, BMP or WebP.
-        mpp: Micrometres per pixel, whatever the file says; None for what it states, or 4 for a
-            plain image that states nothing plausible.
-        max_pixels: The most pixels that are decoded whole.
-
-    Raises:
-        ExcludedError: It cannot be read, or at no known resolution.
+    It has `mpp` micrometres per pixel, whatever it says; with None what it states, or 4 if it is a
+    plain image that states nothing plausible. No more than `max_pixels` are decoded whole. What
+    cannot be read, or at no known resolution, is an ExcludedError.
     """
     try:
         return _open(path, mpp, max_pixels)
@@ -55,8 +53,11 @@ def open_picture(path: Path, *, mpp: float | None, max_pixels: int) -> Picture:
 def _open(path: Path, mpp: float | None, max_pixels: int) -> Picture:
     if not path.is_file():  # A pipe, say, which would be waited for.
         raise ExcludedError("no file", "a dangling link, a device or a pipe")
-    pages = _read_pages(path)
-    vendor = openslide.OpenSlide.detect_format(path)
+    with path.open("rb") as file:
+        start = file.read(8)
+        pages = _read_pages(file, start) if start.startswith(TIFF_SIGNATURES) else []
+    # No slide is a PNG, as most patches are; to find that out takes a while.
+    vendor = None if start == PNG_SIGNATURE else openslide.OpenSlide.detect_format(path)
     # What other vendors' pages are, OpenSlide knows.
     number = _full_page(pages) if vendor in (None, "generic-tiff") else 0
     page: Mapping[int, Any] = pages[number] if pages else {}
@@ -67,46 +68,45 @@ def _open(path: Path, mpp: float | None, max_pixels: int) -> Picture:
     # OpenSlide would show another page of a TIFF that has its thumbnail first.
     if slide and vendor == "generic-tiff" and slide.dimensions != size:
         slide = None
-    if slide:
-        stated = _stated(page, {}, slide.properties)
-    else:
-        image = _decode(path, number, max_pixels=max_pixels)
+    needed, tags, info = slide is not None or Tag.TileWidth in page, page, {}
+    if not slide:
+        image = _decode(path, start, number, max_pixels=max_pixels)
+        slide = openslide.ImageSlide(image)
         if max(image.size) <= LARGEST_PATCH:
-            return Picture(openslide.ImageSlide(image), (PIXEL, PIXEL))
-        stated = _stated(page, {}, {}) if page else _stated(image.getexif(), image.info, {})
-    scale, words = _choose(list(stated), mpp, needed=slide is not None or Tag.TileWidth in page)
+            return Picture(slide, (PIXEL, PIXEL))
+        if not page:
+            tags, info = image.getexif(), image.info
+    scale, words = _choose(list(_stated(tags, info, slide.properties)), mpp, needed=needed)
     if number:
         words += f"; page {number + 1} of {len(pages)}"
     if max(scale) > PIXEL * TOLERANCE:
         detail = f"{words}, at most {PIXEL:g} needed; where that is wrong, name --mpp"
         raise ExcludedError("too coarse a resolution", detail)
-    return Picture(slide or openslide.ImageSlide(image), scale, words)
+    return Picture(slide, scale, words)
 
 
-def _read_pages(path: Path) -> list[TiffPage]:
-    # The tags of every page of a TIFF, none of its pixels; of another file, nothing.
-    with path.open("rb") as file, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Of damage, which shows soon enough.
-        header = file.read(8)
-        if not header.startswith(TIFF_SIGNATURES):
-            return []
-        if b"+" in header[:4]:  # BigTIFF.
-            header += file.read(8)
-        pages: list[TiffPage] = []
-        offset, seen = TiffPage(header).next, {0}
-        while offset not in seen:
-            seen.add(offset)
-            file.seek(offset)
-            pages.append(TiffPage(header))
-            pages[-1].load(file)
-            offset = pages[-1].next
+def _read_pages(file: BinaryIO, header: bytes) -> list[TiffPage]:
+    """Reads the tags of every page, none of its pixels."""
+    if b"+" in header[:4]:  # BigTIFF.
+        header += file.read(8)
+    pages: list[TiffPage] = []
+    offset, seen = TiffPage(header).next, {0}
+    while offset not in seen:
+        seen.add(offset)
+        file.seek(offset)
+        pages.append(TiffPage(header))
+        pages[-1].load(file)
+        offset = pages[-1].next
     return pages
 
 
 def _full_page(pages: Sequence[TiffPage]) -> int:
     """Finds the page that is the image, and not its thumbnail, label, mask or smaller copy."""
     areas = [
-        0 if page.get(Tag.NewSubfileType, 0) & REDUCED_OR_MASK else _area(page) for page in pages
+        page.get(Tag.ImageWidth, 0) * page.get(Tag.ImageLength, 0)
+        if not page.get(Tag.NewSubfileType, 0) & REDUCED_OR_MASK
+        else 0
+        for page in pages
     ]
     largest = max(areas, default=0)
     if (alike := sum(2 * area > largest for area in areas)) > 1:
@@ -115,17 +115,10 @@ def _full_page(pages: Sequence[TiffPage]) -> int:
     return areas.index(largest) if areas else 0
 
 
-def _area(page: TiffPage) -> int:
-    return int(page.get(Tag.ImageWidth, 0) * page.get(Tag.ImageLength, 0))
-
-
-def _decode(path: Path, page: int, *, max_pixels: int) -> Image.Image:
+def _decode(path: Path, start: bytes, page: int, *, max_pixels: int) -> Image.Image:
     """Decodes a plain image with its transparency, once its header has been found harmless."""
-    with path.open("rb") as file:
-        start = file.read(8)
     if start.startswith((PNG_SIGNATURE, JPEG_SIGNATURE)):  # Pillow reads some that are damaged.
         check_image(path.read_bytes(), min_side=1, max_pixels=max_pixels)
-    pillows_limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
     try:
         with Image.open(path, formats=FORMATS) as image:
             if page:
@@ -139,8 +132,6 @@ def _decode(path: Path, page: int, *, max_pixels: int) -> Image.Image:
     except UnidentifiedImageError as error:
         detail = f"starts with {start!r}" if start else "empty"
         raise ExcludedError("no image or slide of a known kind", detail) from error
-    finally:
-        Image.MAX_IMAGE_PIXELS = pillows_limit
 
 
 def _stated(
@@ -153,10 +144,8 @@ def _stated(
     yield "the slide", _numbers(*(properties.get(f"openslide.mpp-{axis}") for axis in "xy"))
     text = str(tags.get(Tag.ImageDescription, ""))
     ome = dict(re.findall(r"\bPhysicalSize(X|Y|XUnit)\s*=\s*[\"']([^\"']*)", text))
-    yield (
-        "OME's description",
-        _micrometres(ome.get("XUnit", "um")) * _numbers(ome.get("X"), ome.get("Y")),
-    )
+    sides = _numbers(ome.get("X"), ome.get("Y"))
+    yield "OME's description", _micrometres(ome.get("XUnit", "um")) * sides
     across = tags.get(Tag.XResolution)
     density = _numbers(across, tags.get(Tag.YResolution, across))
     named = re.search(r"^unit=(.*)$", text, re.MULTILINE)

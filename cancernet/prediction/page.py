@@ -6,10 +6,9 @@ when these are as small as is of use, further slides are left out and counted.
 """
 
 import io
-from collections.abc import Mapping
-from os.path import commonprefix
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jinja2.utils import htmlsafe_json_dumps
@@ -36,81 +35,77 @@ FIGURES = {
 }
 
 
-class Album:
-    """The slides of a run, made ready for the page one by one."""
+class Shown(NamedTuple):
+    """A slide as the page shows it."""
 
-    def __init__(self) -> None:
-        """Starts without a slide."""
-        self.slides: list[dict[str, Any]] = []
-        self._pictures: list[bytes] = []
-        self._sample = False  # Whether any slide is synthetic, or the model.
-        self._context: Context | None = None  # What put any patch of them in context.
+    content: dict[str, Any]  # What the page's script reads.
+    picture: bytes  # JPEG.
+    sample: bool
+    context: Context | None
 
-    def add(
-        self, slide: Slide, tissue: NDArray[np.uint8], figures: Mapping[str, float | None]
-    ) -> None:
-        """Takes in a slide, its tissue as `reassemble` makes it, and its figures, by name."""
-        self._sample |= slide.sample
-        self._context = self._context or slide.context
-        self.slides.append(embedded(slide, figures))
-        self._pictures.append(_jpeg(Image.fromarray(tissue), LIMIT))
 
-    def write(self, path: Path, *, threshold: float, model: str) -> None:
-        """Writes the page, if it has a slide; tells the model's name, and its threshold alone."""
-        numbers = [PER_SLIDE + len(htmlsafe_json_dumps(slide)) for slide in self.slides]
-        # What each picture may take if the page ends with it; base64 makes four bytes of three.
-        room = (LIMIT - FIXED - np.cumsum(numbers)) * 3 // 4 // np.arange(1, len(numbers) + 1)
-        if not (fit := int(np.sum(room >= SMALLEST))):
-            return
-        pictures = (_smaller(picture, room[fit - 1]) for picture in self._pictures[:fit])
-        thresholds = {
+def show(slide: Slide, tissue: NDArray[np.uint8], figures: Mapping[str, Any]) -> Shown:
+    """Makes a slide ready for the page: its tissue as `reassemble` makes it, its figures by name.
+
+    Only what is returned need be kept until all slides of the run are scored.
+    """
+    picture = _jpeg(Image.fromarray(tissue))
+    return Shown(_embedded(slide, figures), picture, slide.sample, slide.context)
+
+
+def write(path: Path, slides: Sequence[Shown], *, threshold: float, model: str) -> None:
+    """Writes the page, if there are slides; tells the model's name, and its threshold alone."""
+    numbers = [PER_SLIDE + len(htmlsafe_json_dumps(slide.content)) for slide in slides]
+    # What each picture may take if the page ends with it; base64 makes four bytes of three.
+    room = (LIMIT - FIXED - np.cumsum(numbers)) * 3 // 4 // np.arange(1, len(numbers) + 1)
+    if not (fit := int(np.sum(room >= SMALLEST))):
+        return
+    text = render(
+        "predictions.html",
+        TEMPLATES,
+        data={
+            "slides": [slide.content for slide in slides[:fit]],
             "threshold": threshold,
-            "context_threshold": self._context.threshold if self._context else None,
-        }
-        text = render(
-            "predictions.html",
-            TEMPLATES,
-            data={"slides": self.slides[:fit], **thresholds},
-            pictures=[as_uri(picture, "jpeg") for picture in pictures],
-            model=model,
-            sample=self._sample,
-            left_out=len(self.slides) - fit,
-            limit=LIMIT,
-        )
-        with replacing(path) as beside:
-            # A file name that is no text is escaped.
-            beside.write_text(text, encoding="utf-8", errors="backslashreplace")
+            "context_threshold": next(
+                (each.context.threshold for each in slides if each.context), None
+            ),
+        },
+        pictures=[as_uri(_smaller(slide.picture, room[fit - 1]), "jpeg") for slide in slides[:fit]],
+        model=model,
+        sample=any(slide.sample for slide in slides),
+        left_out=len(slides) - fit,
+        limit=LIMIT,
+    )
+    with replacing(path) as beside:
+        # A file name that is no text is escaped.
+        beside.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
-def embedded(slide: Slide, figures: Mapping[str, float | None]) -> dict[str, Any]:
-    """Makes what the page's script reads of a slide, but for the picture."""
-    own = slide.first[slide.first < len(slide)]  # Of patches that share a square, the first.
+def _embedded(slide: Slide, figures: Mapping[str, Any]) -> dict[str, Any]:
+    squares = slide.place(np.arange(len(slide)), -1)
+    own = squares[squares >= 0]
     scores = Scores(slide.probability[own], slide.calibrated[own], slide.in_context[own])
     places, labels = slide.cells[own].astype(int), slide.labels[own]
     # The file of each patch, unless all were cut from one image.
     files = [slide.sources[index].file for index in own] if slide.pictures is None else []
-    folder = commonprefix(files)  # noqa: RUF071 (as text: it is put back)
-    known = {name: figures.get(name) for name in FIGURES}
-    return as_slide(slide.name, places, labels, scores, slide.background) | {
-        "folder": folder,
-        "files": [file.removeprefix(folder) for file in files] or None,
-        "figures": [
-            FIGURES[name].format(value) for name, value in known.items() if value is not None
-        ],
-    }
+    told = [text.format(figures[key]) for key, text in FIGURES.items() if key in figures]
+    own_slide = as_slide(slide.name, places, labels, scores, files, slide.background)
+    return own_slide | {"figures": told}
 
 
-def _jpeg(image: Image.Image, most: int) -> bytes:
-    """Encodes a picture, scaled down until it takes no more than `most` bytes."""
-    while True:
-        file = io.BytesIO()
-        image.save(file, "JPEG", quality=QUALITY)
-        if file.tell() <= most or max(image.size) == 1:
-            return file.getvalue()
-        scale = 0.95 * (most / file.tell()) ** 0.5
-        width, height = (max(1, int(side * scale)) for side in image.size)
-        image = image.resize((width, height), Image.Resampling.BOX)
+def _jpeg(image: Image.Image) -> bytes:
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=QUALITY)
+    return file.getvalue()
 
 
 def _smaller(picture: bytes, most: int) -> bytes:
-    return picture if len(picture) <= most else _jpeg(Image.open(io.BytesIO(picture)), most)
+    """Scales a picture down until it takes no more than `most` bytes."""
+    with Image.open(io.BytesIO(picture)) as opened:
+        image = opened.convert("RGB")
+    while len(picture) > most and max(image.size) > 1:
+        scale = 0.95 * (most / len(picture)) ** 0.5
+        width, height = (max(1, int(side * scale)) for side in image.size)
+        image = image.resize((width, height), Image.Resampling.BOX)
+        picture = _jpeg(image)
+    return picture

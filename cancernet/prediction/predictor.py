@@ -2,10 +2,11 @@
 
 import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
-from itertools import islice
+from contextlib import closing, suppress
+from itertools import chain, islice
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from cancernet.cli import InputError
+from cancernet.cli import FILES_PER_TASK, InputError
 from cancernet.data import pipeline
 from cancernet.data.patch import ExcludedError
 from cancernet.prediction import slides
@@ -25,6 +26,7 @@ from cancernet.prediction.opening import open_picture
 from cancernet.prediction.scored import Slide, of_image
 
 CHUNK = 2048  # Patches between two moves of the progress bar, and in memory at a time.
+LARGEST_FILE = 100_000  # Bytes; a patch of 100 x 100 pixels takes 40,000 where nothing is packed.
 MOST_EXAMPLES = 64  # Patches that are explained.
 
 Item = TypeVar("Item")
@@ -34,10 +36,10 @@ class Predictor:
     """A network at work.
 
     Attributes:
-        network, path, metadata: The model's, as `load` makes it, its file, and what lies beside.
+        network, path, metadata: As `load` makes it, its file, and what lies beside.
         patches: The probability of class 1, malignant, of each file of one patch scored so far.
         problems: The files that could not be used.
-        examples: The first 64 patches, if they are kept: file, probability and image.
+        examples: The first 64 patches, if they are kept.
     """
 
     def __init__(
@@ -69,29 +71,54 @@ class Predictor:
         """
         patches: dict[str, NDArray[np.uint8]] = {}
         seen: dict[str, str] = {}
-        for file in tqdm(files, "Predicting", unit=" files", disable=None, leave=False):
-            if (slide := done.load(file, self.metadata)) is not None:
+        bar = tqdm(files, "Predicting", unit=" files", disable=None, leave=False)
+        for file, pixels in zip(bar, self._read_ahead(files, limits), strict=True):
+            if pixels is not None:
+                patches[file] = pixels
+            elif (slide := done.load(file, self.metadata)) is not None:
                 if not _is_part(file, slide.identity, seen):
                     note(f"{file}: done before with the same model and options; --again repeats it")
                     yield slide
-                continue
-            try:
-                with closing(open_picture(Path(file), **limits)) as picture:
-                    if _is_part(file, picture.identity, seen):
-                        continue
-                    if picture.scale:
-                        note(f"{file}: {picture.scale}")
-                    if picture.one_patch:
-                        patches[file] = picture.read(0, 0, picture.width, picture.height)
-                    else:
-                        slide = self._score_picture(file, picture, min_side)
-                        done.save(file, slide)
-                        yield slide
-            except ExcludedError as excluded:
-                self.problems.append((file, str(excluded)))
+            else:
+                try:
+                    with closing(open_picture(Path(file), **limits)) as picture:
+                        if _is_part(file, picture.identity, seen):
+                            continue
+                        if picture.scale:
+                            note(f"{file}: {picture.scale}")
+                        if picture.one_patch:
+                            patches[file] = picture.read_all()
+                        else:
+                            slide = self._score_picture(file, picture, min_side)
+                            done.save(file, slide)
+                            yield slide
+                except ExcludedError as excluded:
+                    self.problems.append((file, str(excluded)))
             if len(patches) == self._chunk:
                 self._score_patches(patches)
         self._score_patches(patches)
+
+    def _read_ahead(
+        self, files: Sequence[str], limits: dict[str, Any]
+    ) -> Iterator[NDArray[np.uint8] | None]:
+        """Reads what is plainly one patch in threads, the next some thousand while these are used.
+
+        All else is None, to be looked into when it is its turn.
+        """
+
+        def read(file: str) -> NDArray[np.uint8] | None:
+            with suppress(ExcludedError, OSError):
+                if Path(file).stat().st_size <= LARGEST_FILE:
+                    with closing(open_picture(Path(file), **limits)) as picture:
+                        if picture.one_patch and not picture.scale:
+                            return picture.read_all()
+            return None
+
+        starts = range(0, len(files), self._chunk)
+        with ThreadPool() as threads:
+            parts = (threads.map(read, files[n : n + self._chunk], FILES_PER_TASK) for n in starts)
+            with closing(_one_ahead(parts)) as ahead:
+                yield from chain.from_iterable(ahead)
 
     def _score_patches(self, patches: dict[str, NDArray[np.uint8]]) -> None:
         if patches:
@@ -155,7 +182,7 @@ def _is_part(file: str, identity: str | None, seen: dict[str, str]) -> bool:
     return first != file
 
 
-def _one_ahead(items: Iterator[Item]) -> Iterator[Item]:
+def _one_ahead(items: Iterator[Item]) -> Generator[Item]:
     """Gets the next item in a thread while one is in use: reading and scoring overlap."""
     with ThreadPoolExecutor(max_workers=1) as thread:
         coming = thread.submit(next, items, None)
@@ -164,6 +191,6 @@ def _one_ahead(items: Iterator[Item]) -> Iterator[Item]:
             yield item
 
 
-def note(text: str) -> None:
-    """Says something on stderr, above a progress bar if there is one."""
-    tqdm.write(text, file=sys.stderr)
+def note(*lines: str) -> None:
+    """Says what is no result, on stderr, above a progress bar if there is one."""
+    tqdm.write("\n".join(lines), file=sys.stderr)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from cancernet.data.patch import PATCH_SIDE
 from cancernet.data.sample import SAMPLE_PATIENTS
 from cancernet.evaluation.calibration import recalibrate
-from cancernet.evaluation.context import FARTHEST, Context, Grid
+from cancernet.evaluation.context import FARTHEST, Grid
 from cancernet.evaluation.metrics import shortest
 from cancernet.prediction.inputs import Source, read_source
 from cancernet.prediction.model import Metadata
@@ -43,9 +43,21 @@ class Slide:
             shape (patches and tiles, side, side, 3).
         identity: The same for all files of one slide, where it may have several.
         labels: 0 benign, 1 malignant, -1 unknown.
+        placed: Whether its place is known.
+        step: Width and height of a whole patch, in pixels of the places.
         calibrated: The probability after recalibration.
         malignant: Whether the probability reaches the model's threshold.
         in_context: In the light of its neighbours; NaN where it has none.
+        sample: Whether model or patches are synthetic.
+        context: What put patches in context; None where none is.
+
+    Of what maps show, which is a patch in context where any is:
+
+    Attributes:
+        how: What to add to words about what is shown.
+        threshold: From it on a patch is predicted malignant.
+        shown: The probability.
+        predicted: Whether it is predicted malignant.
     """
 
     name: str
@@ -60,16 +72,29 @@ class Slide:
 
     def __post_init__(self) -> None:
         """Applies what was fitted on validation: recalibration, thresholds and context."""
-        known = [source.facts.label for source in self.sources]
+        metadata, known = self.metadata, [source.facts.label for source in self.sources]
         self.labels = np.array([-1 if label is None else label for label in known], int)
-        self.calibrated = recalibrate(self.probability, self.metadata.recalibration)
-        self.malignant = self.probability >= self.metadata.threshold
+        self.placed = ~np.isnan(self.places[:, 0])
+        sizes = [source.size for source in self.sources if source.size]
+        self.step = np.max(sizes or [(PATCH_SIDE, PATCH_SIDE)], axis=0)
+        self.sample = metadata.sample or self.name in SAMPLE_PATIENTS
+        self.calibrated = recalibrate(self.probability, metadata.recalibration)
+        self.malignant = self.probability >= metadata.threshold
         self.in_context = np.full(len(known), np.nan, np.float32)
-        if self.metadata.context:
+        if metadata.context:
             # Names tell numbers of any size.
             cells = np.clip(np.nan_to_num(self.cells[: len(known)]), 0, FARTHEST - 1)
             grid = Grid(np.where(self.placed, 0, -1), cells.astype(np.int64))
-            self.in_context = self.metadata.context.apply(grid, self.probability)
+            self.in_context = metadata.context.apply(grid, self.probability)
+
+        alone = np.isnan(self.in_context)
+        self.context = None if alone.all() else metadata.context
+        self.how = ", in context" if self.context else ""
+        self.threshold = (self.context or metadata).threshold
+        # Where neighbours are missing, the calibrated probability is nearest to one in context.
+        instead = self.calibrated if self.context else self.probability
+        self.shown = np.where(alone, instead, self.in_context)
+        self.predicted = np.where(alone, self.malignant, self.in_context >= self.threshold)
 
     def __len__(self) -> int:
         """Counts the patches."""
@@ -90,49 +115,7 @@ class Slide:
                 *(int(malignant), shortest(in_context), around),
             )
 
-    # --- What maps show: a patch in context where it is in any ------------------------------------
-
-    @property
-    def sample(self) -> bool:
-        """Whether model or patches are synthetic."""
-        return self.metadata.sample or self.name in SAMPLE_PATIENTS
-
-    @cached_property
-    def context(self) -> Context | None:
-        """What put patches in context; None where none is."""
-        return self.metadata.context if np.isfinite(self.in_context).any() else None
-
-    @property
-    def how(self) -> str:
-        """What to add to words about what is shown."""
-        return ", in context" if self.context else ""
-
-    @property
-    def threshold(self) -> float:
-        """From it on a patch is predicted malignant."""
-        return (self.context or self.metadata).threshold
-
-    @property
-    def shown(self) -> NDArray[np.float32]:
-        """The probability of each patch."""
-        if self.context is None:
-            return self.probability
-        # Where neighbours are missing, the calibrated probability is nearest to one in context.
-        return np.where(np.isnan(self.in_context), self.calibrated, self.in_context)
-
-    @property
-    def predicted(self) -> NDArray[np.bool_]:
-        """Whether each patch is predicted malignant."""
-        alone = np.isnan(self.in_context)
-        return np.where(alone, self.malignant, self.in_context >= self.threshold)
-
     # --- Squares: a grid with one cell per patch, row 0 the upper edge, column 0 the left one ----
-
-    @cached_property
-    def step(self) -> NDArray[np.integer[Any]]:
-        """Width and height of a whole patch, in pixels of the places."""
-        sizes = [source.size for source in self.sources if source.size]
-        return np.max(sizes or [(PATCH_SIDE, PATCH_SIDE)], axis=0)
 
     @cached_property
     def cells(self) -> NDArray[np.float64]:
@@ -144,34 +127,23 @@ class Slide:
         cells[placed] = (cells[placed] - first + self.step // 2) // self.step
         return cells
 
-    @property
-    def placed(self) -> NDArray[np.bool_]:
-        """Whether the place of each patch is known."""
-        return ~np.isnan(self.places[:, 0])
-
     @cached_property
     def shape(self) -> tuple[int, int]:
         """Rows and columns of the grid."""
         columns, rows = np.nanmax(self.cells, axis=0)
         return int(rows) + 1, int(columns) + 1
 
-    @cached_property
-    def first(self) -> NDArray[np.intp]:
-        """The places in `cells` that are shown, row by row: of one square's the first."""
-        placed = np.flatnonzero(~np.isnan(self.cells[:, 0]))
-        columns, rows = self.cells[placed].T
-        return placed[np.unique(rows * self.shape[1] + columns, return_index=True)[1]]
-
     def place(self, values: NDArray[Any], missing: Any) -> NDArray[Any]:
         """Puts values of the patches, or of these and the skipped tiles, into their squares.
 
-        Returns:
-            The dtype of `values`, shape (rows, columns, ...).
+        Where patches share a square, the first counts. Returns the dtype of `values`, shape (rows,
+        columns, ...).
         """
         grid = np.full((*self.shape, *values.shape[1:]), missing, values.dtype)
-        own = self.first[self.first < len(values)]
-        columns, rows = self.cells[own].T.astype(int)
-        grid[rows, columns] = values[own]
+        placed = np.flatnonzero(~np.isnan(self.cells[: len(values), 0]))
+        backwards = placed[::-1]  # What is written last stays.
+        columns, rows = self.cells[backwards].T.astype(int)
+        grid[rows, columns] = values[backwards]
         return grid
 
     @property
@@ -203,12 +175,7 @@ def of_image(
 
 
 def group(patches: Mapping[str, np.float32], metadata: Metadata) -> list[Slide]:
-    """Puts patches from files of their own into the slides that they make up.
-
-    Args:
-        patches: The probability of each file.
-        metadata: Of the model.
-    """
+    """Puts patches, the probability of each file, into the slides that they make up."""
     found: dict[str, list[Source]] = {}
     for file in patches:
         source = read_source(file)

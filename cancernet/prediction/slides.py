@@ -79,9 +79,8 @@ class Picture:
     def __init__(self, slide: Any, mpp: tuple[float, float], scale: str = "") -> None:
         """Chooses the level of an open slide to read from, whose finest has pixels of `mpp`."""
         self._slide, self.scale = slide, scale
-        self.identity: str | None = None
-        if slide.properties.get("openslide.vendor") == "dicom":  # A file per level.
-            self.identity = slide.properties.get("openslide.quickhash-1")
+        in_files = slide.properties.get("openslide.vendor") == "dicom"  # One per level.
+        self.identity = slide.properties["openslide.quickhash-1"] if in_files else None
         self._step = PIXEL / np.array(mpp)  # Pixels of level 0 per pixel of 4 micrometres.
         corner = [slide.properties.get(f"openslide.bounds-{axis}") or 0 for axis in "xy"]
         self._corner = (-float(corner[0]), -float(corner[1]))
@@ -122,6 +121,10 @@ class Picture:
         # The mean of the pixels, as a scanner's own levels are.
         box = (*first.tolist(), *last.tolist())
         return np.asarray(shown.resize((width, height), Image.Resampling.BOX, box=box))
+
+    def read_all(self) -> NDArray[np.uint8]:
+        """Reads the whole, as `read` does."""
+        return self.read(0, 0, self.width, self.height)
 
     def close(self) -> None:
         """Closes the file."""

@@ -6,7 +6,7 @@ state.inContext = data.context_threshold !== null;
 function describe(patch) {
   const { files, folder, name, columns, rows } = state.slide;
   const [x, y] = [columns[patch], rows[patch]].map((cell) => (cell * SIDE).toFixed(1));
-  return `${files ? folder + files[patch] : name} \u00b7 x ${x} mm, y ${y} mm`;
+  return `${files.length ? folder + files[patch] : name} \u00b7 x ${x} mm, y ${y} mm`;
 }
 
 function refresh() {
