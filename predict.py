@@ -33,7 +33,7 @@ def parse_arguments() -> argparse.Namespace:
     maps = f"where maps go (default: {config.OUTPUT_PATH}/predictions)"
     add("--output", dest="maps", type=Path, metavar="DIR", help=maps)
     mpp = "micrometres per pixel of slides and large images (default: as stated; 4 for an image)"
-    add("--mpp", type=settings.option("--mpp", settings.ABOVE_0), metavar="N", help=mpp)
+    add("--mpp", type=settings.ABOVE_0.read, metavar="N", help=mpp)
     symmetries = "score each patch by the mean over its eight mirror images and turns: slower"
     add("--symmetries", action="store_true", help=symmetries)
     explain = "draw what speaks for malignant in the first patches, by Grad-CAM"

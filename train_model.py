@@ -57,7 +57,7 @@ def main() -> None:
     from cancernet.cancernet import CancerNet
     from cancernet.data import pipeline
     from cancernet.training import distribution, fused
-    from cancernet.training.callbacks import Progress, StopOnCtrlC, StopOnNaN, Validate
+    from cancernet.training.callbacks import Progress, StopOnCtrlC, Validate
 
     lost = partial(distribution.lost, workers)
     patches = [file for split in data.splits.values() for file in split.files]
@@ -103,7 +103,7 @@ def main() -> None:
             class_weight=recipe.class_weight(data.training.labels),
             shuffle=False,  # The batches come shuffled.
             verbose=0,
-            callbacks=[Progress(), StopOnCtrlC(run), StopOnNaN(run), validate],
+            callbacks=[Progress(), StopOnCtrlC(run), validate],
         )
         notes, seconds = run.ended(), {"training": lap()}
         if not workers.is_chief:

@@ -24,7 +24,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from cancernet import cli, config, recipe
 from cancernet.data.dataset import Dataset
-from cancernet.settings import option
+from cancernet.settings import RULES
 
 STEPS = 100  # Of training, at most.
 SIZE = (config.IMAGE_HEIGHT, config.IMAGE_WIDTH)
@@ -158,7 +158,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Time what was made fast.")
     parser.add_argument("what", choices=COMPARISONS)
     parser.add_argument("--data", type=Path, default=config.BASE_PATH, metavar="DIR")
-    parser.add_argument("--rounds", type=option("EPOCHS"), default=5, metavar="N")
+    parser.add_argument("--rounds", type=RULES["EPOCHS"].read, default=5, metavar="N")
     arguments = parser.parse_args()
     data = Dataset.open(arguments.data)
     if data.sample:

@@ -51,7 +51,7 @@ def train(recipe: Recipe, splits: Mapping[str, Split], *, seed: int) -> tuple[Ru
         class_weight=recipe.class_weight(training.labels),
         shuffle=False,  # The batches come shuffled.
         verbose=0,
-        callbacks=[callbacks.StopOnNaN(run), validate],
+        callbacks=[validate],
     )
     model.set_weights(run.best_weights)
     return run, model

@@ -14,12 +14,6 @@ class CancerNet:
         Convolutions keep the size ("same" padding); each pooling halves it. Every convolution and
         the hidden dense layer are followed by ReLU and, after it, batch normalization.
 
-        Args:
-            width: Width of a patch in pixels.
-            height: Height of a patch in pixels.
-            depth: Colour channels of a patch.
-            classes: Classes to tell apart.
-
         Returns:
             A network from float32 patches in [0, 1], of shape (batch, height, width, depth), or
             (batch, depth, height, width) where Keras is set to channels_first, to softmax

@@ -47,6 +47,9 @@ class Recipe:
     # Before scoring, mean and variance of batch normalization are computed anew, without dropout,
     # from so many training patches; 0: the moving ones stay.
     reestimation: int = 0
+    # What is scored and kept is the mean of the weights at the ends of the epochs: each new one
+    # counts for one in so many, or for its part of all epochs while these are fewer. 1: no mean.
+    averaging: int = 1
 
     def learning_rates(self) -> keras.optimizers.schedules.LearningRateSchedule:
         """Makes the schedule: a function from the step, counted from 0, to the learning rate.
@@ -134,6 +137,8 @@ TUNED = Recipe(
     # most of the error in the probabilities, and a worse ranking. So many patches give steady
     # values in a second.
     reestimation=1024,
+    # One epoch's weights rank patients never seen by chance better or worse than the next one's.
+    averaging=8,
 )
 
 RECIPES = ("published", "tuned")

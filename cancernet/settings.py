@@ -25,6 +25,13 @@ class Rule(NamedTuple):
     holds: Callable[[Any], bool]
     parse: Callable[[str], Any] = str  # ValueError where the text is none.
 
+    def read(self, text: str) -> Any:
+        """Makes a value of an option's text, for argparse."""
+        with suppress(ValueError, OverflowError):
+            if self.holds(value := self.parse(text)):
+                return value
+        raise argparse.ArgumentTypeError(f"{text!r} is not {self.expected}")
+
 
 def number(expected: str, holds: Callable[[Any], bool]) -> Rule:
     """A number of which something holds."""
@@ -42,20 +49,18 @@ def choice(*values: str) -> Rule:
     return Rule(f"one of {', '.join(values)}", lambda value: value in values)
 
 
-PATH = Rule(
-    "a path, as text", lambda value: type(value) is str and value != "" and "\0" not in value
-)
-LAYOUT_PART = "[a-z0-9]+(?:[-_ .][a-z0-9]+)*"
-
-
 def _is_layout(value: Any) -> bool:
-    if not isinstance(value, str) or not re.fullmatch(f"{LAYOUT_PART}(?:/{LAYOUT_PART})+", value):
+    part = "[a-z0-9]+(?:[-_ .][a-z0-9]+)*"
+    if type(value) is not str or not re.fullmatch(f"{part}(?:/{part})+", value):
         return False
     words = re.split("[-_ ./]", value)
-    has_file = value.split("/")[-1] not in ("patient", "class")
+    has_file = not value.endswith(("/patient", "/class"))
     return "patient" in words and words.count("class") == 1 and has_file
 
 
+PATH = Rule(
+    "a path, as text", lambda value: type(value) is str and value != "" and "\0" not in value
+)
 LAYOUT = Rule(
     "words in small letters, patient and class among them, as in patient/slide/class/file",
     _is_layout,
@@ -102,8 +107,7 @@ SCRIPTS = {
     ),
     "train": (
         *("BASE_PATH", "OUTPUT_PATH", "SEED", "IMAGE_WIDTH", "IMAGE_HEIGHT", "IMAGE_DEPTH"),
-        *("CLASSES", "RECIPE", "PRECISION", "DETERMINISTIC"),
-        *("THRESHOLD_MEASURE", "RESAMPLES"),
+        *("CLASSES", "RECIPE", "PRECISION", "DETERMINISTIC", "THRESHOLD_MEASURE", "RESAMPLES"),
     ),
     "predict": ("OUTPUT_PATH", "BATCH_SIZE", "MIN_SIDE", "MAX_PIXELS"),
 }
@@ -126,19 +130,6 @@ class Settings(SimpleNamespace):
     """
 
 
-def option(constant: str, rule: Rule | None = None) -> Callable[[str], Any]:
-    """Makes what argparse checks an option's text by: the rule of its constant."""
-    rule = rule or RULES[constant]
-
-    def parse(text: str) -> Any:
-        with suppress(ValueError, OverflowError):
-            if rule.holds(value := rule.parse(text)):
-                return value
-        raise argparse.ArgumentTypeError(f"{text!r} is not {rule.expected}")
-
-    return parse
-
-
 def adder(
     parser: argparse.ArgumentParser | argparse._ActionsContainer, config: ModuleType
 ) -> Callable[[str, str, str, str], None]:
@@ -147,7 +138,7 @@ def adder(
     def add(name: str, constant: str, metavar: str, text: str) -> None:
         default = "the recipe's" if constant in PUBLISHED else getattr(config, constant, None)
         text = f"{text} (default: {default})".replace("%", "%%")
-        parser.add_argument(name, type=option(constant), metavar=metavar, help=text)
+        parser.add_argument(name, type=RULES[constant].read, metavar=metavar, help=text)
 
     return add
 
@@ -155,10 +146,7 @@ def adder(
 def read(config: ModuleType, arguments: argparse.Namespace, *, script: str) -> Settings:
     """Checks all that a script uses of the configuration, and puts its options in place of it.
 
-    Args:
-        config: The configuration.
-        arguments: What argparse made of the command line; None where an option is not given.
-        script: "build", "train" or "predict".
+    `script` is "build", "train" or "predict"; an argument is None where an option is not given.
 
     Raises:
         InputError: Naming a constant, what it is, and what is expected.
@@ -166,26 +154,24 @@ def read(config: ModuleType, arguments: argparse.Namespace, *, script: str) -> S
     options = {name: value for name, value in vars(arguments).items() if value is not None}
     given = {OPTIONS.get(name, name.upper()): value for name, value in options.items()}
     constants = _checked(config, SCRIPTS[script], given)
-    settings = Settings(**vars(arguments))
+    more: dict[str, Any] = {
+        name: Path(constants[constant])
+        for name, constant in OPTIONS.items()
+        if RULES[constant] is PATH and constant in constants
+    }
     if script == "train":
         chosen = recipe.TUNED
         if constants["RECIPE"] == "published":
             chosen = recipe.published(_checked(config, PUBLISHED, given))
         # These options take the place of a value of either recipe.
         own = {name: options[name] for name in ("epochs", "batch_size") if name in options}
-        chosen = replace(chosen, **own)
-        constants |= chosen.constants()
-    for name, value in constants.items():
-        setattr(settings, name.lower(), value)
-    for name, constant in OPTIONS.items():
-        if RULES[constant] is PATH and constant in constants:
-            setattr(settings, name, Path(constants[constant]))
-    if script == "train":
-        settings.recipe, settings.constants = chosen, constants
+        more["recipe"] = replace(chosen, **own)
+        more["constants"] = constants = constants | more["recipe"].constants()
     if script == "build":
         base = _checked(config, ["BASE_PATH"], {})["BASE_PATH"]
-        settings.split_folders = _split_folders(constants, base)
-    return settings
+        more["split_folders"] = _split_folders(constants, base)
+    by_name = {name.lower(): value for name, value in constants.items()}
+    return Settings(**vars(arguments) | by_name | more)
 
 
 def _checked(config: ModuleType, names: Iterable[str], given: dict[str, Any]) -> dict[str, Any]:
@@ -199,19 +185,13 @@ def _checked(config: ModuleType, names: Iterable[str], given: dict[str, Any]) ->
 
 
 def _split_folders(constants: dict[str, Any], base: str) -> dict[str, str]:
-    """Gives each split's folder relative to the configured BASE_PATH, with forward slashes.
-
-    Raises:
-        InputError: A path is not below it, or lies in another one.
-    """
+    """Gives each split's folder relative to the configured BASE_PATH, with forward slashes."""
     paths = [PurePath(constants[name]) for name in ("TRAIN_PATH", "VAL_PATH", "TEST_PATH")]
     folders = {}
     for split, path in zip(("training", "validation", "testing"), paths, strict=True):
         below = path.is_relative_to(base) and path != PurePath(base) and ".." not in path.parts
-        overlapping = [
-            other for other in paths if path.is_relative_to(other) or other.is_relative_to(path)
-        ]
-        if not below or len(overlapping) > 1:  # Each path is relative to itself.
+        around = [path.is_relative_to(other) or other.is_relative_to(path) for other in paths]
+        if not below or sum(around) > 1:  # Each path is relative to itself.
             raise InputError(
                 f"The {split} split's directory is {path}: expected one of its own below {base}. "
                 "Change TRAIN_PATH, VAL_PATH and TEST_PATH in cancernet/config.py."

@@ -25,22 +25,17 @@ BATCH_SIZE = 16
 PATIENTS, PATCHES = range(20001, 20013), 16  # Of each patient, half of each class.
 
 
-def draw_patches(folder: Path) -> None:
-    """Draws noise, darker where malignant, so that there is something to learn."""
+def build(folder: Path) -> None:
+    """Makes a data set of noise, darker where malignant, so that there is something to learn."""
     generator = np.random.default_rng(7)
     for patient in PATIENTS:
         for number in range(PATCHES):
             label = number % 2
             pixels = generator.integers(0, 200, (50, 50, 3), dtype=np.uint8) + 50 * (1 - label)
             name = f"{patient}_idx5_x{50 * number + 1}_y1_class{label}.png"
-            path = folder / str(patient) / str(label) / name
+            path = folder / "datasets/original" / str(patient) / str(label) / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(cv2.imencode(".png", pixels.astype(np.uint8))[1].tobytes())
-
-
-def build(folder: Path) -> None:
-    """Draws patches and makes a data set of them in a folder."""
-    draw_patches(folder / "datasets/original")
     command = [sys.executable, str(PROJECT / "build_dataset.py")]
     subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
 

@@ -1,6 +1,7 @@
 """The published recipe on tiny made-up patches: what is trained, logged, kept, and stopped."""
 
 import os
+import re
 import signal
 import sys
 import time
@@ -53,46 +54,34 @@ def tiny_network(*more_layers: keras.Layer) -> keras.Sequential:
     )
 
 
-class BeforeScoring(keras.callbacks.Callback):
-    """Does something before an epoch is scored, and notes the weights."""
-
-    def __init__(self, prepare: Callable[[keras.Model, int], None] = lambda *_: None) -> None:
-        super().__init__()
-        self.prepare = prepare
-        self.weights: list[list[np.ndarray]] = []
-
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        self.prepare(self.model, epoch)
-        self.weights.append(self.model.get_weights())
-
-
-class AfterStep(keras.callbacks.Callback):
-    """Does something after a step, counted from the first."""
-
-    def __init__(self, step: int, action: Callable[[keras.Model], None]) -> None:
-        super().__init__()
-        self.step, self.action = step, action
-
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        if int(self.model.optimizer.iterations) == self.step:
-            self.action(self.model)
+Action = Callable[[keras.Model], Any]
 
 
 def fit(
     output: Path | None = None,
-    *more: keras.callbacks.Callback,
+    *,
     model: keras.Model | None = None,
+    before_scoring: Callable[[keras.Model, int], Any] = lambda model, epoch: None,
+    after_step: tuple[int, Action] = (0, lambda model: None),  # Counted from 1, over all epochs.
     reestimation: NDArray[np.float32] | None = None,
     **changes: Any,
 ) -> tuple[Run, keras.Model]:
     recipe = recipe_of(**{"epochs": EPOCHS, "batch_size": BATCH_SIZE} | changes)
-    model = model or tiny_network()
-    model.compile(recipe.optimizer(), "categorical_crossentropy", metrics=["accuracy"])
+    trained = model or tiny_network()
+    trained.compile(recipe.optimizer(), "categorical_crossentropy", metrics=["accuracy"])
+
+    def end_step(batch: int, logs: Any) -> None:
+        if int(trained.optimizer.iterations) == after_step[0]:
+            after_step[1](trained)
+
+    own = keras.callbacks.LambdaCallback(
+        on_train_batch_end=end_step,
+        on_epoch_end=lambda epoch, logs: before_scoring(trained, epoch),
+    )
     run = Run(output, epochs=recipe.epochs)
     validation = tf.data.Dataset.from_tensor_slices(VALIDATION_IMAGES).batch(BATCH_SIZE)
     validate = callbacks.Validate(run, recipe, validation, VALIDATION_LABELS, reestimation)
-    stops = (callbacks.Progress(), callbacks.StopOnCtrlC(run), callbacks.StopOnNaN(run))
-    model.fit(
+    trained.fit(
         IMAGES,
         TARGETS,
         batch_size=recipe.batch_size,
@@ -100,9 +89,9 @@ def fit(
         class_weight=recipe.class_weight(LABELS),
         shuffle=False,
         verbose=0,
-        callbacks=[*more, *stops, validate],
+        callbacks=[own, callbacks.Progress(), callbacks.StopOnCtrlC(run), validate],
     )
-    return run, model
+    return run, trained
 
 
 def saved(output: Path) -> list[dict[str, float]]:
@@ -135,13 +124,12 @@ def test_the_log_is_that_of_keras_and_grows_on_disk(
         evaluated.append(model.evaluate(VALIDATION_IMAGES, targets, batch_size=3, verbose=0))
         on_disk.append(len(saved(tmp_path)))
 
-    run, model = fit(tmp_path, BeforeScoring(evaluate))
+    run, model = fit(tmp_path, before_scoring=evaluate)
     assert [list(row) for row in run.rows] == [COLUMNS] * EPOCHS
     assert [row["epoch"] for row in run.rows] == [1, 2, 3]
     assert on_disk == [0, 1, 2]
-    assert [row | {"seconds": 0} for row in saved(tmp_path)] == [
-        row | {"seconds": 0} for row in run.rows
-    ]
+    for row, kept in zip(run.rows, saved(tmp_path), strict=True):
+        assert kept | {"seconds": row["seconds"]} == row
     logged = [[row["val_loss"], row["val_accuracy"]] for row in run.rows]
     np.testing.assert_allclose(logged, evaluated, atol=1e-5)
     assert int(model.optimizer.iterations) == EPOCHS * STEPS
@@ -149,9 +137,7 @@ def test_the_log_is_that_of_keras_and_grows_on_disk(
     assert [row["learning_rate"] for row in run.rows] == pytest.approx(expected, rel=1e-6)
     said = capsys.readouterr()
     assert said.err == ""
-    assert [line[:18] for line in said.out.splitlines()] == [
-        f"epoch   {epoch}/3  loss " for epoch in (1, 2, 3)
-    ]
+    assert [line[:9] for line in said.out.splitlines()] == ["epoch   1", "epoch   2", "epoch   3"]
     assert run.ended() == []
 
 
@@ -214,24 +200,21 @@ def ranking(slope: float) -> list[NDArray[Any]]:
     ids=["the middle", "the last", "first of two good ones", "none is good"],
 )
 def test_the_best_epoch_is_kept(slopes: tuple[float, ...], kept: int) -> None:
-    run, _ = fit(
-        None, BeforeScoring(lambda model, epoch: model.set_weights(ranking(slopes[epoch])))
-    )
+    run, _ = fit(before_scoring=lambda model, epoch: model.set_weights(ranking(slopes[epoch])))
     assert [row["val_roc_auc"] for row in run.rows] == [float(slope > 0) for slope in slopes]
     for found, expected in zip(run.best_weights, ranking(slopes[kept - 1]), strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 def test_reestimated_statistics_are_scored_and_kept_and_training_goes_on_with_its_own() -> None:
-    runs, before = [], []
+    ends = []
     for reestimation in (None, IMAGES):
         keras.utils.set_random_seed(42)
         model = tiny_network(keras.layers.BatchNormalization(), keras.layers.Dropout(0.5))
-        before.append(BeforeScoring())
-        runs.append(fit(None, before[-1], model=model, reestimation=reestimation))
-    for own, plain in zip(*(callback.weights[-1] for callback in before), strict=True):
+        run, _ = fit(model=model, reestimation=reestimation)
+        ends.append(model.get_weights())
+    for plain, own in zip(*ends, strict=True):
         np.testing.assert_array_equal(own, plain)
-    run, model = runs[1]
     model.set_weights(run.best_weights)
     pixels = IMAGES.reshape(len(IMAGES), -1)
     np.testing.assert_allclose(model.layers[1].moving_mean, pixels.mean(axis=0), rtol=1e-5)
@@ -242,38 +225,33 @@ def test_reestimated_statistics_are_scored_and_kept_and_training_goes_on_with_it
     assert best["val_loss"] == pytest.approx(expected, rel=1e-5)
 
 
+def test_means_of_the_weights_are_scored_and_kept_and_training_goes_on_with_its_own() -> None:
+    weights: list[list[np.ndarray]] = []  # Of the first layer, at the ends of the epochs.
+    for averaging in (1, 2):
+        keras.utils.set_random_seed(42)
+        weights.append([])
+        run, model = fit(
+            before_scoring=lambda model, _: weights[-1].append(model.get_weights()[0]),
+            averaging=averaging,
+        )
+    np.testing.assert_array_equal(weights[0], weights[1])
+    first, second, third = weights[0]
+    means = [first, (first + second) / 2, (first + second) / 4 + third / 2]
+    np.testing.assert_allclose(run.mean[0], means[-1], rtol=1e-5)
+    best = max(run.rows, key=lambda row: row["val_roc_auc"])
+    np.testing.assert_allclose(run.best_weights[0], means[int(best["epoch"]) - 1], rtol=1e-5)
+    model.set_weights(run.mean)
+    probabilities = model.predict(VALIDATION_IMAGES, verbose=0)[:, 1]
+    expected = metrics.cross_entropy(VALIDATION_LABELS, probabilities)
+    assert run.rows[-1]["val_loss"] == pytest.approx(expected, rel=1e-5)
+
+
 # --- What ends early -----------------------------------------------------------------------------
 
 
 def spoil(model: keras.Model) -> None:
     """Makes every weight NaN, as a learning rate far too high does."""
     model.set_weights([np.full_like(weights, np.nan) for weights in model.get_weights()])
-
-
-def test_a_loss_that_is_nan_stops_at_once_and_keeps_the_finished_epochs(tmp_path: Path) -> None:
-    before = BeforeScoring()
-    run, model = fit(tmp_path, before, AfterStep(4, spoil))
-    (note,) = run.ended()
-    assert note.startswith("TRAINING WENT WRONG and stopped after 1 of 3 epochs: the loss became")
-    assert "at step 2 of epoch 2" in note
-    assert "LEARNING_RATE" in note
-    assert int(model.optimizer.iterations) == 5  # Not to the epoch's end.
-    assert len(saved(tmp_path)) == len(run.rows) == 1
-    for found, expected in zip(run.best_weights, before.weights[0], strict=True):
-        np.testing.assert_array_equal(found, expected)
-
-
-def test_weights_spoiled_by_the_last_step_of_an_epoch_are_not_kept() -> None:
-    run, _ = fit(None, AfterStep(6, spoil))
-    assert "epoch 2 has no ROC AUC" in run.ended()[0]
-    assert len(run.rows) == 1
-
-
-@pytest.mark.parametrize("step", [1, 3])
-def test_training_that_diverges_in_its_first_epoch_says_what_to_change(step: int) -> None:
-    run, _ = fit(None, AfterStep(step, spoil))
-    with pytest.raises(InputError, match=r"before an epoch was finished.*LEARNING_RATE"):
-        run.ended()
 
 
 def press(_model: keras.Model) -> None:
@@ -286,28 +264,57 @@ def press_twice(model: keras.Model) -> None:
     press(model)
 
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no signal to oneself there")
+posix = pytest.mark.skipif(sys.platform == "win32", reason="no signal to oneself there")
 
 
-def test_ctrl_c_keeps_the_finished_epochs_and_drops_the_running_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("step", "action", "steps", "words"),
+    [
+        (4, spoil, 5, "WENT WRONG and stopped after 1 of 3 epochs: the loss became nan at step 2"),
+        (6, spoil, 6, "WENT WRONG and stopped after 1 of 3 epochs: epoch 2 has no ROC AUC"),
+        pytest.param(5, press, 5, "stopped after 1 of 3 epochs", marks=posix),
+    ],
+    ids=["NaN within an epoch", "NaN by its last step", "Ctrl-C"],
+)
+def test_the_finished_epochs_are_kept_and_the_running_one_is_dropped(
+    tmp_path: Path, step: int, action: Action, steps: int, words: str
+) -> None:
+    """Of three steps an epoch."""
     handler = signal.getsignal(signal.SIGINT)
-    run, model = fit(tmp_path, AfterStep(5, press))  # The second of the second epoch's three.
-    assert run.ended() == ["stopped after 1 of 3 epochs"]
-    assert len(run.rows) == len(saved(tmp_path)) == 1
-    assert int(model.optimizer.iterations) == 5
+    finished: list[list[NDArray[Any]]] = []
+    run, model = fit(
+        tmp_path,
+        before_scoring=lambda model, epoch: finished.append(model.get_weights()),
+        after_step=(step, action),
+    )
+    (note,) = run.ended()
+    assert words in note
+    assert ("LEARNING_RATE" in note) == (action is spoil)
+    assert int(model.optimizer.iterations) == steps
+    assert len(saved(tmp_path)) == len(run.rows) == 1
+    for found, expected in zip(run.best_weights, finished[0], strict=True):
+        np.testing.assert_array_equal(found, expected)
     assert signal.getsignal(signal.SIGINT) is handler
 
 
-def test_ctrl_c_before_an_epoch_is_finished_stops_the_run() -> None:
-    run, _ = fit(None, AfterStep(2, press))
-    with pytest.raises(KeyboardInterrupt):
-        run.ended()
-
-
-def test_a_second_ctrl_c_stops_at_once_even_after_a_finished_epoch() -> None:
+@pytest.mark.parametrize(
+    ("step", "action", "error"),
+    [
+        (1, spoil, InputError),
+        (3, spoil, InputError),
+        pytest.param(2, press, KeyboardInterrupt, marks=posix),
+        pytest.param(5, press_twice, KeyboardInterrupt, marks=posix),
+    ],
+    ids=["NaN", "NaN by the last step", "Ctrl-C", "a second Ctrl-C, whatever is finished"],
+)
+def test_what_ends_the_run_with_no_report(
+    step: int, action: Action, error: type[BaseException]
+) -> None:
     handler = signal.getsignal(signal.SIGINT)
     try:
-        with pytest.raises(KeyboardInterrupt):
-            fit(None, AfterStep(5, press_twice))
+        with pytest.raises(error) as raised:
+            fit(after_step=(step, action))[0].ended()
     finally:
         signal.signal(signal.SIGINT, handler)
+    if action is spoil:
+        assert re.search("before an epoch was finished.*LEARNING_RATE", str(raised.value))

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import keras
@@ -23,13 +24,13 @@ from cancernet.training import distribution, fused
 
 # In batches of 4. The last of 13 patches is joined to the batch before: shares of 3 and 2.
 COUNTS = {"plain": 12, "full": 13}
-SIDE, BATCH = 8, 4
+SIDE = 8
 LABELS = [int(number % 3 == 0) for number in range(max(COUNTS.values()))]
 RECIPE = recipe_of(
-    **{"epochs": 2, "batch_size": BATCH, "learning_rate": 0.1},
+    **{"epochs": 2, "batch_size": 4, "learning_rate": 0.1},
     augmentation=Augmentation(0, 0, 0, 0, 0, False, False),
 )
-READING = pipeline.Reading(image_size=(SIDE, SIDE), batch_size=BATCH, replicas=2)
+READING = pipeline.Reading(image_size=(SIDE, SIDE), batch_size=4, replicas=2)
 GPU = tf.config.PhysicalDevice("/physical_device:GPU:0", "GPU")
 
 
@@ -40,39 +41,26 @@ GPU = tf.config.PhysicalDevice("/physical_device:GPU:0", "GPU")
 def test_mixed_precision_where_every_gpu_has_the_units(monkeypatch, capabilities, mixed):
     details = iter(capabilities)
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [GPU] * len(capabilities))
-    monkeypatch.setattr(
-        tf.config.experimental,
-        "get_device_details",
-        lambda gpu: {"compute_capability": next(details)},
-    )
+    of_gpu = {"get_device_details": lambda gpu: {"compute_capability": next(details)}}
+    monkeypatch.setattr(tf.config, "experimental", SimpleNamespace(**of_gpu))
     assert distribution.mixed_precision("auto") is mixed
     assert distribution.mixed_precision("mixed")
     assert not distribution.mixed_precision("float32")
-
-
-def draw(folder: Path) -> None:
-    generator = np.random.default_rng(1)
-    for number, label in enumerate(LABELS):
-        pixels = generator.integers(0, 150, (SIDE, SIDE, 3)) + 100 * label
-        keras.utils.save_img(folder / f"{number:02}.png", pixels, scale=False)
 
 
 def make_model(kind: str) -> keras.Sequential:
     """If plain, one that shares of a batch cannot be told from in the whole of it."""
     normal = [keras.layers.BatchNormalization(), keras.layers.Dropout(0.25)]
     keras.utils.set_random_seed(1)
-    model = fused.fuse(
-        keras.Sequential(
-            [
-                keras.Input((SIDE, SIDE, 3)),
-                keras.layers.SeparableConv2D(4, 3, activation="relu"),
-                *([] if kind == "plain" else normal),
-                keras.layers.Flatten(),
-                keras.layers.Dense(2),
-                keras.layers.Activation("softmax"),
-            ]
-        )
-    )
+    layers = [
+        keras.Input((SIDE, SIDE, 3)),
+        keras.layers.SeparableConv2D(4, 3, activation="relu"),
+        *([] if kind == "plain" else normal),
+        keras.layers.Flatten(),
+        keras.layers.Dense(2),
+        keras.layers.Activation("softmax"),
+    ]
+    model = fused.fuse(keras.Sequential(layers))
     model.compile(RECIPE.optimizer(), "categorical_crossentropy", metrics=["accuracy"])
     return model
 
@@ -157,8 +145,10 @@ def outcomes(processes: list[subprocess.Popen[str]]) -> list[tuple[int, str, str
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("patches")
-    draw(folder)
+    folder, generator = tmp_path_factory.mktemp("patches"), np.random.default_rng(1)
+    for number, label in enumerate(LABELS):
+        pixels = generator.integers(0, 150, (SIDE, SIDE, 3)) + 100 * label
+        keras.utils.save_img(folder / f"{number:02}.png", pixels, scale=False)
     return folder
 
 

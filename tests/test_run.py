@@ -15,7 +15,7 @@ from cancernet.cancernet import CancerNet
 from cancernet.cli import InputError
 from cancernet.evaluation.calibration import Decision, Recalibration
 from cancernet.training import fused
-from cancernet.training.run import Run
+from cancernet.training.run import CTRL_C, Run
 
 INPUTS = {"EPOCHS": 3, "SEED": 42, "manifest.csv": "abc"}
 RNG = np.random.default_rng(5)
@@ -39,10 +39,6 @@ def make_model() -> keras.Model:
     return model
 
 
-def train_a_step(model: keras.Model) -> Any:
-    return model.train_on_batch(IMAGES, TARGETS)
-
-
 ROW = {"epoch": 1, "loss": 0.1 + 0.2, "val_roc_auc": 0.7}
 
 
@@ -62,25 +58,27 @@ def reopen(output: Path, *, resume: bool = True, **changes: Any) -> Run:
 def trained(tmp_path: Path) -> keras.Model:
     """Of a run with a finished epoch in the directory."""
     model = make_model()
-    train_a_step(model)
+    model.train_on_batch(IMAGES, TARGETS)
     run = Run(tmp_path, epochs=3, inputs=INPUTS)
     run.best_weights = model.get_weights()
+    run.mean = [2 * weights for weights in run.best_weights]
     run.save(model, dict(ROW), began=0)
     return model
 
 
 def test_a_restored_model_trains_on_as_the_one_never_stopped(tmp_path, trained) -> None:
     best = trained.get_weights()
-    expected = [train_a_step(trained) for _ in range(3)]
+    expected = [trained.train_on_batch(IMAGES, TARGETS) for _ in range(3)]
     run = reopen(tmp_path)
     assert [row | {"seconds": 0} for row in run.rows] == [ROW | {"seconds": 0}]
     assert run.best_weights[0].tobytes() == best[0].tobytes()
+    assert run.mean[0].tobytes() == (2 * best[0]).tobytes()
     again = make_model()
     for _ in range(2):  # It must not matter where it has been.
-        train_a_step(again)
+        again.train_on_batch(IMAGES, TARGETS)
     run.restore(again)
     # The masks of dropout included: without its generator's state the losses differ.
-    assert [train_a_step(again) for _ in range(3)] == expected
+    assert [again.train_on_batch(IMAGES, TARGETS) for _ in range(3)] == expected
     for found, wanted in zip(again.get_weights(), trained.get_weights(), strict=True):
         assert found.tobytes() == wanted.tobytes()
 
@@ -104,14 +102,14 @@ def test_only_what_fits_is_gone_on_with(tmp_path: Path) -> None:
         reopen(tmp_path)
 
 
-@pytest.mark.parametrize("epochs", [1, 2])
-def test_a_run_that_ends_replaces_the_older_one(tmp_path: Path, epochs: int) -> None:
-    """Of two epochs; after one it can still be gone on with."""
+@pytest.mark.parametrize("stopped", ["", CTRL_C, "the loss became nan"])
+def test_a_run_that_ends_replaces_the_older_one(tmp_path: Path, stopped: str) -> None:
+    """After Ctrl-C it can still be gone on with."""
     network = CancerNet.build(width=24, height=16, depth=3, classes=2)
     (tmp_path / "history.csv").write_text("an older run's")
     (tmp_path / "metrics.json").write_text("an older run's")
     run = Run(tmp_path, epochs=2, inputs=INPUTS)
-    run.rows = [dict(ROW, epoch=epoch + 1) for epoch in range(epochs)]
+    run.rows, run.stopped = [ROW], stopped
     run.open(plot=tmp_path / "copy.png")
     (tmp_path / "checkpoint").mkdir()
     (tmp_path / "checkpoint/state.npz").touch()
@@ -122,7 +120,7 @@ def test_a_run_that_ends_replaces_the_older_one(tmp_path: Path, epochs: int) -> 
         for name in ("metrics.json", "plot.png"):
             (folder / name).write_text("new")
     metadata = json.loads((tmp_path / "cancernet.json").read_text())
-    assert metadata.pop("trained_with", None) == (INPUTS if epochs == 2 else None)
+    assert metadata.pop("trained_with", None) == (None if stopped == CTRL_C else INPUTS)
     assert metadata == {
         "sha256": hashlib.sha256((tmp_path / "cancernet.keras").read_bytes()).hexdigest(),
         **{"height": 16, "width": 24, "channels": 3, "threshold": 0.25},
@@ -133,4 +131,4 @@ def test_a_run_that_ends_replaces_the_older_one(tmp_path: Path, epochs: int) -> 
     assert (tmp_path / "metrics.json").read_text() == "new"
     assert (tmp_path / "copy.png").read_text() == "new"
     names = {path.name for path in (tmp_path / "checkpoint").iterdir()}
-    assert names == {"state.npz" if epochs == 1 else "finished.npz"}
+    assert names == {"state.npz" if stopped == CTRL_C else "finished.npz"}

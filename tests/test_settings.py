@@ -105,7 +105,7 @@ def test_folders_of_splits_lie_apart_and_below_the_data_set(changes: dict[str, s
 
 @pytest.mark.parametrize("text", ["", "x", "1.5", "-1", "4294967296", "9" * 5000])
 def test_text_of_options_is_parsed_or_refused(text: str) -> None:
-    assert settings.option("SEED")("040") == 40
-    assert settings.option("SPLIT_BY")("image") == "image"
+    assert settings.RULES["SEED"].read("040") == 40
+    assert settings.RULES["SPLIT_BY"].read("image") == "image"
     with pytest.raises(argparse.ArgumentTypeError, match=r"'.*' is not a whole number from 0"):
-        settings.option("SEED")(text)
+        settings.RULES["SEED"].read(text)

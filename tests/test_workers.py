@@ -27,13 +27,10 @@ def find(cluster: Any = None, kind: Any = "worker", index: Any = 0) -> Workers:
     return workers.find({"TF_CONFIG": json.dumps(content)})
 
 
-@pytest.mark.parametrize("text", [None, " ", "{}", '{"cluster": {}}', '{"task": {}}'])
-def test_without_others_this_process_trains_alone(text: str | None) -> None:
-    assert workers.find({} if text is None else {"TF_CONFIG": text}) == Workers()
+def test_without_others_this_process_trains_alone_else_the_chief_comes_first() -> None:
+    for text in (" ", "{}", '{"cluster": {}}', '{"task": {}}'):
+        assert workers.find({"TF_CONFIG": text}) == workers.find({}) == Workers()
     assert find({"worker": [A]}).count == 1
-
-
-def test_the_chief_comes_first() -> None:
     found = find({"worker": [B, C], "chief": [A]}, "worker", 1)
     assert (found.rank, found.addresses, found.is_chief) == (2, (A, B, C), False)
     assert found.names([0, 2]) == f"chief 0 ({A}), worker 1 ({C})"
@@ -56,11 +53,11 @@ def test_what_cannot_be_used_is_refused(cluster: Any, kind: Any, index: Any, wor
     with pytest.raises(InputError, match=r"^TF_CONFIG is ") as refused:
         find(cluster, kind, index)
     assert words in str(refused.value)
+
+
+def test_what_is_no_json_and_a_port_that_is_taken_are_refused() -> None:
     with pytest.raises(InputError, match=r"^TF_CONFIG is {"):
         workers.find({"TF_CONFIG": "{"})
-
-
-def test_a_port_that_is_taken_is_refused() -> None:
     with socket.create_server(("", 0)) as server:
         port = server.getsockname()[1]
         with pytest.raises(InputError, match=rf"Port {port}.*its own index"):

@@ -7,7 +7,6 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -28,9 +27,16 @@ MINUTE = 60.0  # Seconds between two lines on a long epoch.
 class Validate(keras.callbacks.Callback):
     """Scores every finished epoch on validation, logs it, and keeps what is best and needed next.
 
+    Where the recipe says so, what is scored and kept are means of the weights over epochs, which
+    rank patients never seen more evenly than those of one epoch do (P. Izmailov et al. 2018,
+    Averaging weights leads to wider optima and better generalization, UAI).
+
     The best epoch is the one with the highest validation ROC AUC. It measures the ranking alone,
     which is what training improves from patient to patient; loss and accuracy also move with the
     class weights and with each slide's stain, which a threshold and a recalibration can mend later.
+
+    A loss that is NaN or infinite ends training within the epoch: the weights are NaN, too, or will
+    be. (Keras' own TerminateOnNaN would end the epoch as if it were finished and to be scored.)
     """
 
     def __init__(
@@ -41,23 +47,25 @@ class Validate(keras.callbacks.Callback):
         labels: NDArray[np.integer],
         reestimation: NDArray[np.float32] | None = None,
     ) -> None:
-        """Takes what to score, and where to keep it.
+        """Takes the validation split's images and labels, and the run that keeps what comes of it.
 
-        Args:
-            run: Gets the epoch's row, its checkpoint and, if it is the best so far, its weights.
-            recipe: Knows the learning rate of each step.
-            batches: Images of the validation split, as `pipeline.scoring_batches` makes them.
-            labels: Their labels, both classes among them.
-            reestimation: Training patches to re-estimate batch normalization by before each
-                scoring; None to score with the moving mean and variance.
+        Before each scoring batch normalization is re-estimated by `reestimation`, training patches
+        as float32 in [0, 1]; None leaves it the moving mean and variance.
         """
         super().__init__()
         self._run, self._batches, self._labels = run, batches, labels
         self._learning_rates, self._reestimation = recipe.learning_rates(), reestimation
+        self._averaging = recipe.averaging
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Starts the clock."""
         self._began = time.perf_counter()
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Looks at the mean loss of the epoch so far, which one such step spoils."""
+        if not math.isfinite(loss := logs["loss"]):
+            where = f"at step {batch + 1} of epoch {self._run.epoch + 1}"
+            self._run.stop(self.model, f"the loss became {loss} {where}")
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Scores, logs and saves; an epoch that was not finished is dropped."""
@@ -65,17 +73,18 @@ class Validate(keras.callbacks.Callback):
         if run.stopped:
             return
         own = self.model.get_weights()
+        if self._averaging > 1:
+            share = max(1 / (epoch + 1), 1 / self._averaging)
+            both = zip(run.mean or own, own, strict=True)
+            run.mean = [mean + share * (latest - mean) for mean, latest in both]
+            self.model.set_weights(run.mean)
         if self._reestimation is not None:
             reestimate(self.model, self._reestimation)
         probabilities = predict(self.model, self._batches)
         area = metrics.roc_auc(self._labels, probabilities)
         if area is None:
-            run.stop(
-                f"epoch {epoch + 1} has no ROC AUC on validation, since a class is missing or the "
-                "probabilities are NaN or infinite",
-                diverged=True,
-            )
-            self.model.stop_training = True
+            why = "since a class is missing or the probabilities are NaN or infinite"
+            run.stop(self.model, f"epoch {epoch + 1} has no ROC AUC on validation, {why}")
             return
         if all(area > row["val_roc_auc"] for row in run.rows):
             run.best_weights = self.model.get_weights()
@@ -110,14 +119,14 @@ class StopOnCtrlC(keras.callbacks.Callback):
     def __init__(self, run: Run) -> None:
         """Takes the run, which notes that it was stopped."""
         super().__init__()
-        self._run = run
+        self._run, self._pressed = run, False
         self._before: Any = None
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Listens for Ctrl-C."""
 
         def note(_signal: int, _frame: object) -> None:
-            self._run.pressed.set()
+            self._pressed = True
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
         if threading.current_thread() is threading.main_thread():
@@ -125,36 +134,13 @@ class StopOnCtrlC(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Ends training; on several workers, where it was pressed on any of them."""
-        run = self._run
-        if on_any_worker(self.model, run.pressed.is_set()) and not run.stopped:
-            run.stop(CTRL_C)
-            self.model.stop_training = True
+        if on_any_worker(self.model, self._pressed):
+            self._run.stop(self.model, CTRL_C)
 
     def on_train_end(self, logs: Any = None) -> None:
         """Lets Ctrl-C be what it was."""
         if self._before is not None:
             signal.signal(signal.SIGINT, self._before)
-
-
-class StopOnNaN(keras.callbacks.Callback):
-    """Stops training within the epoch at a loss that is NaN or infinite.
-
-    Nothing better comes after it: the weights are NaN, too, or will be. (Keras' own TerminateOnNaN
-    would end the epoch as if it were finished, and it would be scored and logged.)
-    """
-
-    def __init__(self, run: Run) -> None:
-        """Takes the run, which notes why it was stopped."""
-        super().__init__()
-        self._run = run
-
-    def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
-        """Looks at the mean loss of the epoch so far, which one such step spoils."""
-        run, loss = self._run, (logs or {}).get("loss", 0.0)
-        if not math.isfinite(loss) and not run.stopped:
-            where = f"at step {batch + 1} of epoch {run.epoch + 1}"
-            run.stop(f"the loss became {loss} {where}", diverged=True)
-            self.model.stop_training = True
 
 
 class Progress(keras.callbacks.Callback):

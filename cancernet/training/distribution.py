@@ -74,12 +74,7 @@ def mixed_precision(precision: str) -> bool:
 def begin(model: keras.Model, run: Run, workers: Workers, recipe: Recipe, patches: int) -> None:
     """Puts a model back to where its run was, and makes its `fit` work on all devices.
 
-    Args:
-        model: Built and compiled under the strategy, the same on all workers.
-        run: Gets notes on what is not as on one device.
-        workers: Who trains together.
-        recipe: Its patches per step are those over all workers.
-        patches: How many the training split has.
+    The model was built and compiled under the strategy; `patches` are those of the training split.
     """
     run.restore(model)
     if recipe.batch_size > patches:
@@ -130,8 +125,8 @@ def on_any_worker(model: keras.Model, wish: bool) -> bool:
 
 def lost(workers: Workers, error: tf.errors.OpError) -> InputError | None:
     """Tells of an error of TensorFlow whether a worker is gone, and which."""
-    kinds = (tf.errors.UnavailableError, tf.errors.DeadlineExceededError)
-    gone = isinstance(error, kinds) or "Collective ops is aborted" in error.message
+    gone = isinstance(error, tf.errors.UnavailableError | tf.errors.DeadlineExceededError)
+    gone = gone or "Collective ops is aborted" in error.message
     return workers.lost(error.message) if gone and workers.count > 1 else None
 
 

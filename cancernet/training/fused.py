@@ -55,15 +55,11 @@ class FusedBatchNormalization(layers.BatchNormalization):
 def fuse(
     network: keras.Sequential, *, dropout: float = 1.0, mixed_precision: bool = False
 ) -> keras.Sequential:
-    """Makes a network that computes the same, faster, with a copy of the weights.
+    """Makes a network that computes the same, faster, with a copy of the weights in their order.
 
-    Args:
-        network: Of stock layers. Batch normalization over another axis than the last stays stock.
-        dropout: Factor of all dropout rates.
-        mixed_precision: Compute in float16, but keep weights, normalization and softmax in float32.
-
-    Returns:
-        A network whose weights are those of `network`, in the same order.
+    Batch normalization over another axis than the last stays stock. `dropout` is a factor of all
+    dropout rates. Mixed precision computes in float16, but weights, normalization and softmax stay
+    in float32.
     """
 
     def faster(layer: layers.Layer) -> layers.Layer:
@@ -110,11 +106,7 @@ def reestimate(model: keras.Sequential, images: NDArray) -> None:
     The moving ones are of training, where dropout spreads the values: at scoring they are too
     large, and probabilities come out too high or too low on all patches alike (X. Li et al. 2019,
     Understanding the disharmony between dropout and batch normalization by variance shift, CVPR).
-
-    Args:
-        model: Its layers follow each other; those before a batch normalization are re-estimated
-            first.
-        images: Of training, float32 in [0, 1], as many as one goes through the network with.
+    `images` are of training, float32 in [0, 1], as many as go through the network at once.
     """
     values = tf.convert_to_tensor(images)
     for layer in model.layers:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import threading
 import time
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -47,12 +46,12 @@ class Run:
         Without an output directory it keeps all in memory, as a worker does that is not the chief.
         """
         self.output = output and output.resolve()
-        self.epochs = self.planned = epochs  # The first gets less where the loss becomes NaN.
+        self.epochs = epochs
         self.inputs: dict[str, Any] = json.loads(json.dumps(inputs or {}))  # As it is stored.
         self.rows: list[dict[str, float]] = []  # One a finished epoch, as in history.csv.
         self.best_weights: list[NDArray[Any]] = []  # By ROC AUC on validation.
+        self.mean: list[NDArray[Any]] = []  # Of the weights over epochs, where it is needed.
         self.stopped = ""  # Why training ended before its last epoch.
-        self.pressed = threading.Event()  # Ctrl-C, in training.
         self.notes: list[str] = []  # What the reader of the report has to know.
         self._state: dict[str, list[NDArray[Any]]] = {}  # Of model and optimizer, to be restored.
         self._plot: Path | None = None
@@ -61,8 +60,7 @@ class Run:
         """Begins in the output directory, or resumes; a copy of plot.png goes to `plot` in the end.
 
         Raises:
-            InputError: An unfinished run is there and `resume` is false; or it was begun with other
-                inputs, which are named.
+            InputError: An unfinished run is there and `resume` is false; or `take` refuses it.
             OSError: A directory cannot be made or written to.
         """
         if not self.output:
@@ -109,11 +107,17 @@ class Run:
                 f"{checkpoint} is damaged ({error}), so there is nothing to go on from. Delete it "
                 "and train anew."
             ) from error
-        self._refuse_other_inputs(about["inputs"])
+        if differing := differences(about["inputs"], self.inputs, "{} was {}, is {}"):
+            why = " The number of epochs is part of the learning rate's decay at every step."
+            raise InputError(
+                f"--resume goes on with what the run was begun with, but {differing}."
+                f"{why if 'EPOCHS was' in differing else ''} "
+                "Set it back, or begin another run with another --output."
+            )
         self.rows = about["rows"]
         for name, array in arrays.items():
             self._state.setdefault(name.partition("-")[0], []).append(array)
-        self.best_weights = self._state.pop("best")
+        self.best_weights, self.mean = self._state.pop("best"), self._state.pop("mean", [])
 
     def restore(self, model: keras.Model) -> None:
         """Puts a model, built and compiled as the run's was, back to where its run was."""
@@ -133,9 +137,10 @@ class Run:
         self.rows.append(row)
         if not self.output:
             return
+        kept = _variables(model) | {"best": self.best_weights, "mean": self.mean}
         arrays = {
             f"{kind}-{number:04}": np.asarray(variable)
-            for kind, variables in (_variables(model) | {"best": self.best_weights}).items()
+            for kind, variables in kept.items()
             for number, variable in enumerate(variables)
         }
         about = np.array(json.dumps({"inputs": self.inputs, "rows": self.rows}))
@@ -145,11 +150,10 @@ class Run:
             np.savez(beside, allow_pickle=False, about=about, **arrays)
         row["seconds"] = time.perf_counter() - began  # With the checkpoint.
 
-    def stop(self, reason: str, *, diverged: bool = False) -> None:
-        """Notes why training ends now; after a loss that is NaN nothing is left to train."""
-        self.stopped = reason
-        if diverged and self.rows:
-            self.epochs = self.epoch
+    def stop(self, model: keras.Model, reason: str) -> None:
+        """Ends training after the step that is done, and notes why."""
+        self.stopped = self.stopped or reason
+        model.stop_training = True
 
     def ended(self) -> list[str]:
         """Gives the notes for the report, how training ended among them.
@@ -158,21 +162,21 @@ class Run:
             InputError: The loss was NaN or infinite before the first epoch was finished.
             KeyboardInterrupt: Ctrl-C came before that.
         """
-        after = f"after {self.epoch} of {self.planned} epochs"
+        if not self.stopped:
+            return self.notes
+        after = f"after {self.epoch} of {self.epochs} epochs"
         if self.stopped == CTRL_C:
             if not self.rows:
                 raise KeyboardInterrupt
             return [*self.notes, f"stopped {after}"]
-        if self.stopped and not self.rows:
+        if not self.rows:
             raise InputError(
                 f"Training went wrong before an epoch was finished: {self.stopped}. Lower "
                 "LEARNING_RATE in cancernet/config.py; if that is no cure, check the data set."
             )
-        if self.stopped:
-            wrong = f"TRAINING WENT WRONG and stopped {after}: {self.stopped}"
-            cure = "All is of the best epoch before; lower LEARNING_RATE for a whole run"
-            return [*self.notes, f"{wrong}. {cure}"]
-        return self.notes
+        wrong = f"TRAINING WENT WRONG and stopped {after}: {self.stopped}"
+        cure = "All is of the best epoch before; lower LEARNING_RATE for a whole run"
+        return [*self.notes, f"{wrong}. {cure}"]
 
     @contextmanager
     def finish(
@@ -190,16 +194,15 @@ class Run:
         folder.mkdir(parents=True)
         files.write_csv(folder / HISTORY, self.rows[0], [row.values() for row in self.rows])
         network.save(folder / MODEL)
+        is_finished = self.stopped != CTRL_C  # After a loss that is NaN nothing is left to train.
         metadata = {
             "sha256": hashlib.sha256((folder / MODEL).read_bytes()).hexdigest(),
             **dict(zip(("height", "width", "channels"), network.input_shape[1:], strict=True)),
             **asdict(decision),
             "recipe": recipe,
             "sample": sample,
+            **({"trained_with": self.inputs} if is_finished else {}),
         }
-        is_finished = self.epoch == self.epochs
-        if is_finished:
-            metadata["trained_with"] = self.inputs
         files.write_json(folder / METADATA, metadata)
         yield folder
         for path in folder.iterdir():
@@ -209,15 +212,6 @@ class Run:
             state.replace(self.output / FINISHED)
         if self._plot:
             files.copy(self.output / "plot.png", self._plot)
-
-    def _refuse_other_inputs(self, then: Mapping[str, Any]) -> None:
-        if differing := differences(then, self.inputs, "{} was {}, is {}"):
-            why = " The number of epochs is part of the learning rate's decay at every step."
-            raise InputError(
-                f"--resume goes on with what the run was begun with, but {differing}."
-                f"{why if 'EPOCHS was' in differing else ''} "
-                "Set it back, or begin another run with another --output."
-            )
 
 
 def differences(first: Mapping[str, Any], second: Mapping[str, Any], words: str) -> str:

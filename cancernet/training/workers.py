@@ -33,17 +33,11 @@ EXPECTED = (
 
 @dataclass(frozen=True)
 class Workers:
-    """The processes that train together, one a machine, and which of them this one is.
+    """The processes that train together, one a machine, and which of them this one is."""
 
-    Attributes:
-        rank: Of this process, from 0, the chief, who alone writes output.
-        tasks: What TF_CONFIG calls each, such as ("worker", 0), by rank.
-        addresses: Host and port of each, by rank; none where this process trains alone.
-    """
-
-    rank: int = 0
-    tasks: tuple[tuple[str, int], ...] = ()
-    addresses: tuple[str, ...] = ()
+    rank: int = 0  # Of this process; 0 is the chief, who alone writes output.
+    tasks: tuple[tuple[str, int], ...] = ()  # What TF_CONFIG calls each, as ("worker", 0), by rank.
+    addresses: tuple[str, ...] = ()  # Host and port of each, by rank; none where it trains alone.
 
     @property
     def count(self) -> int:
@@ -63,10 +57,7 @@ class Workers:
     def meet(self, run: Run) -> None:
         """Waits for all workers, compares what they train with, and hands out the chief's run.
 
-        TensorFlow itself would wait for an hour, deaf to Ctrl-C, and name nobody.
-
-        Args:
-            run: The chief's, or one without an output directory that gets the chief's state.
+        TensorFlow itself would wait without end, deaf to Ctrl-C, and name nobody.
 
         Raises:
             InputError: On all workers, naming who did not come or differs from the chief.
@@ -129,16 +120,15 @@ class Workers:
     def _differences(self, inputs: Mapping[int, Mapping[str, Any]]) -> str:
         """Names each worker that differs from the chief in what it trains with, and in what."""
         problems = [
-            f"On {self.names([rank])} {differing}."
+            f"On {self.names([rank])} {differing}. "
             for rank, its in sorted(inputs.items())
             if (differing := differences(its, inputs[0], "{} is {}, the chief's is {}"))
         ]
-        if not problems:
-            return ""
-        return (
-            f"{' '.join(problems)} Workers train together with the same configuration, data "
-            f"set and packages alone: make them those of the chief, {self.names([0])}."
+        way_on = (
+            "Workers train together with the same configuration, data set and packages alone: make "
+            f"them those of the chief, {self.names([0])}."
         )
+        return "".join([*problems, way_on]) if problems else ""
 
     def lost(self, reason: str) -> InputError:
         """Makes the message on workers that died or were cut off: those that do not answer.
@@ -188,9 +178,7 @@ def _parse(content: Any) -> Workers:
     if own not in tasks:
         known = ", ".join(f"{kind} {index}" for kind, index in tasks)
         raise ValueError(f"this machine is {own[0]} {own[1]}, which is none of {known}")
-    if len(tasks) == 1:
-        return Workers()
-    return Workers(tasks.index(own), tuple(tasks), tuple(addresses))
+    return Workers(tasks.index(own), tuple(tasks), tuple(addresses)) if tasks[1:] else Workers()
 
 
 def _place(address: str) -> tuple[str, int]:
