@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from recipes import FOLDS, folder_of
+from recipes import BASELINE, FOLDS, folder_of
 
 from cancernet import cli
 from cancernet.data.dataset import Row, Split
@@ -180,7 +180,7 @@ def foci(folds: Folds) -> list[dict[str, Any]]:
 def main() -> None:
     """Prints both tables, and the foci."""
     parser = argparse.ArgumentParser(description="Compare forms of slide context.")
-    parser.add_argument("candidate", nargs="?", default="tuned", help="as in recipes.py")
+    parser.add_argument("candidate", nargs="?", default=BASELINE, help="as in recipes.py")
     folds = read_folds(parser.parse_args().candidate)
     print(*forms_table(folds), "", *slides_table(folds), "", *foci(folds), sep="\n")
 

@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from recipes import STAGES, candidate, development_rows, make_folds
+from recipes import BASELINE, STAGES, candidate, development_rows, make_folds
 
 from cancernet import cli, config
 from cancernet.data.dataset import Dataset, Split
@@ -41,7 +41,7 @@ def main() -> None:
     import training
 
     stage = STAGES["long"]
-    seed, recipe = stage.seeds[0], candidate("tuned", epochs=stage.epochs)
+    seed, recipe = stage.seeds[0], candidate(BASELINE, epochs=stage.epochs)
     rows = development_rows(data)
     folds = make_folds(rows, data.folder, folds=stage.folds, seed=seed)
     found: dict[int | None, list[tuple[float, ...]]] = {size: [] for size in SIZES}

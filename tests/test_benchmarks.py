@@ -119,7 +119,7 @@ def test_context_helps_where_neighbours_are_alike(
         for y in range(20)
         for probability in [1 / (1 + np.exp(-rng.normal(1.0 if x > 9 else -1.0, 2)))]
     ]
-    folder = recipes.folder_of("long", "tuned", 1, 0)
+    folder = recipes.folder_of("long", recipes.BASELINE, 1, 0)
     folder.mkdir(parents=True)
     columns = ("split", "patient", "x", "y", "label", "probability")
     files.write_csv(folder / "predictions.csv", columns, rows)

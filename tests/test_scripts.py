@@ -266,5 +266,6 @@ def test_without_testing_patients_validation_is_reported(
     run_well(TRAIN, "--epochs", "1", "--recipe", "tuned", cwd=tmp_path)
     assert read_json(output / "cancernet.json")["recipe"] == "tuned"
     assert {path.name for path in tmp_path.iterdir()} == {"datasets", "output", "my plot.png"}
-    (output / "checkpoint/finished.npz").rename(output / "checkpoint/state.npz")
+    (output / "checkpoint").mkdir()
+    (output / "checkpoint/state.npz").touch()
     assert_refused(run(TRAIN, "--epochs", "1", cwd=tmp_path), "unfinished run", "--output")

@@ -1,7 +1,7 @@
 """A run: the output directory while training lasts, and what it takes to go on after any stop.
 
-While it trains, a run writes one file, `<output>/checkpoint/state.npz`, which gets another name in
-the end; what an older run left in the output directory is replaced then. The checkpoint holds the
+While it trains, a run writes one file, `<output>/checkpoint/state.npz`; what an older run left in
+the output directory is replaced at the end, and the file deleted. The checkpoint holds the
 history, the weights, the optimizer's slots and step, and the state of the dropout layers'
 generators after an epoch, and the weights of the best epoch until then. The order of the patches
 and their warps follow from the seed and the epoch alone.
@@ -9,12 +9,13 @@ and their warps follow from the seed and the epoch alone.
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import shutil
 import time
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -30,8 +31,8 @@ from cancernet.evaluation.calibration import Decision
 if TYPE_CHECKING:  # What can be refused is refused before TensorFlow is loaded.
     import keras
 
-STATE, FINISHED = "checkpoint/state.npz", "checkpoint/finished.npz"
-MODEL, METADATA, HISTORY = "cancernet.keras", "cancernet.json", "history.csv"
+STATE, HISTORY = "checkpoint/state.npz", "history.csv"
+MODEL, METADATA = "cancernet.keras", "cancernet.json"
 CTRL_C = "Ctrl-C"
 
 
@@ -68,17 +69,15 @@ class Run:
         files.lock_for_writing(self.output, option="--output")
         self.output.mkdir(parents=True, exist_ok=True)
         files.try_writing(self.output)
-        unfinished, finished = self.output / STATE, self.output / FINISHED
-        if unfinished.exists() and not resume:
-            raise InputError(
-                f"{self.output} holds an unfinished run. Go on with it by --resume, name another "
-                "--output, or delete it."
-            )
-        if resume and unfinished.exists():
-            self.take(unfinished)
-        elif resume and finished.exists():  # It is tested and reported anew.
-            self.take(finished)
-            finished.replace(unfinished)
+        if (self.output / STATE).exists():
+            if not resume:
+                raise InputError(
+                    f"{self.output} holds an unfinished run. Go on with it by --resume, name "
+                    "another --output, or delete it."
+                )
+            self.take(self.output / STATE)
+        elif resume and (self.output / METADATA).exists():
+            self._take_finished()
         if plot:
             files.check_copy(plot, option="--plot")
             self._plot = plot
@@ -107,21 +106,42 @@ class Run:
                 f"{checkpoint} is damaged ({error}), so there is nothing to go on from. Delete it "
                 "and train anew."
             ) from error
-        if differing := differences(about["inputs"], self.inputs, "{} was {}, is {}"):
+        self._refuse_others(about["inputs"])
+        self.rows = about["rows"]
+        for name, array in arrays.items():
+            self._state.setdefault(name.partition("-")[0], []).append(array)
+        self.best_weights, self.mean = (self._state.pop(kind, []) for kind in ("best", "mean"))
+
+    def _take_finished(self) -> None:
+        """Takes over a finished run, to be tested and reported anew."""
+        assert self.output is not None
+        trained_with = files.read_json(self.output / METADATA).get("trained_with")
+        if trained_with is None:  # It was stopped, and somebody has deleted its checkpoint.
+            return
+        self._refuse_others(trained_with)
+        with (self.output / HISTORY).open(newline="", encoding="utf-8") as file:
+            lines = list(csv.DictReader(file))
+        self.rows = [{name: json.loads(text) for name, text in line.items()} for line in lines]
+        self.epochs = self.epoch
+        self._write({})
+
+    def _refuse_others(self, then: Mapping[str, Any]) -> None:
+        if differing := differences(then, self.inputs, "{} was {}, is {}"):
             why = " The number of epochs is part of the learning rate's decay at every step."
             raise InputError(
                 f"--resume goes on with what the run was begun with, but {differing}."
                 f"{why if 'EPOCHS was' in differing else ''} "
                 "Set it back, or begin another run with another --output."
             )
-        self.rows = about["rows"]
-        for name, array in arrays.items():
-            self._state.setdefault(name.partition("-")[0], []).append(array)
-        self.best_weights, self.mean = self._state.pop("best"), self._state.pop("mean", [])
 
     def restore(self, model: keras.Model) -> None:
         """Puts a model, built and compiled as the run's was, back to where its run was."""
         if not self._state:
+            if self.rows and self.output:  # A finished run.
+                from keras.models import load_model
+
+                saved = load_model(self.output / MODEL, compile=False)
+                self.best_weights = saved.get_weights()
             return
         print(f"Going on after epoch {self.epoch}.", flush=True)
         with model.distribute_strategy.scope():
@@ -137,10 +157,14 @@ class Run:
         self.rows.append(row)
         if not self.output:
             return
-        kept = _variables(model) | {"best": self.best_weights, "mean": self.mean}
+        self._write(_variables(model) | {"best": self.best_weights, "mean": self.mean})
+        row["seconds"] = time.perf_counter() - began  # With the checkpoint.
+
+    def _write(self, state: Mapping[str, Sequence[Any]]) -> None:
+        assert self.output is not None
         arrays = {
             f"{kind}-{number:04}": np.asarray(variable)
-            for kind, variables in kept.items()
+            for kind, variables in state.items()
             for number, variable in enumerate(variables)
         }
         about = np.array(json.dumps({"inputs": self.inputs, "rows": self.rows}))
@@ -148,7 +172,6 @@ class Run:
         path.parent.mkdir(exist_ok=True)
         with files.replacing(path) as beside:
             np.savez(beside, allow_pickle=False, about=about, **arrays)
-        row["seconds"] = time.perf_counter() - began  # With the checkpoint.
 
     def stop(self, model: keras.Model, reason: str) -> None:
         """Ends training after the step that is done, and notes why."""
@@ -207,9 +230,7 @@ class Run:
         yield folder
         for path in folder.iterdir():
             path.replace(self.output / path.name)
-        folder.rmdir()
-        if is_finished:
-            state.replace(self.output / FINISHED)
+        shutil.rmtree(state.parent if is_finished else folder)
         if self._plot:
             files.copy(self.output / "plot.png", self._plot)
 
