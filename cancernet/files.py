@@ -60,8 +60,11 @@ def write_json(path: Path, content: object) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Reads a JSON file; a damaged one is a ValueError."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    """Reads a JSON file; a damaged one is an InputError."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:  # The latter where it is nested without end.
+        raise InputError(f"{path} is damaged: {error}.") from error
 
 
 def try_writing(folder: Path) -> None:

@@ -89,7 +89,7 @@ def test_the_outline_holds_the_malignant_tiles_alone(drawing):
     slide = slide_of(drawing, Frame(scale=(8.054, 8.054), corner=(1234.5, 77.25)))
     outline = geojson.outline_of(slide)
     assert outline.is_valid
-    for edges, malignant in zip(slide.edges(), slide.malignant, strict=True):
+    for edges, malignant in zip(slide.edges, slide.malignant, strict=True):
         box = shapely.box(*edges)
         assert outline.intersection(box).area == pytest.approx(box.area * malignant, abs=1e-3)
 

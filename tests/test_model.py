@@ -88,6 +88,7 @@ BAD_FILES = {
     "epsilon": (set_layer("BatchNormalization", epsilon=0.1), {}, "0.1.*0.001"),
     "a layer less": (lambda layers: layers.pop(), {}, "a layer None"),
     "more pixels": (set_layer("InputLayer", batch_shape=[None, 16, 16, 3]), {}, "not be loaded"),
+    "colours first": (set_layer("InputLayer", batch_shape=[None, 3, 16, 16]), {}, "damaged"),
     "any size": (set_layer("InputLayer", batch_shape=[None] * 4), {}, "is no CancerNet"),
     "sigmoids": (set_layer("Activation", activation="sigmoid"), {}, "'sigmoid'.*'softmax'"),
     "words": (lambda layers: layers.insert(3, "words"), {}, "is no CancerNet"),
@@ -177,6 +178,8 @@ def test_metadata_are_those_of_training_and_refused_where_they_do_not_fit(saved,
     for changes, words in (
         ({"sha256": "0" * 64}, "another model"),
         ({"threshold": "high"}, "ValueError"),
+        ({"threshold": float("nan")}, "NaN or infinite"),
+        ({"recalibration": line | {"slope": "steep"}}, "TypeError"),
         ({"recalibration": 3}, "TypeError"),
     ):
         message = rf"cancernet\.json does not say.*cancernet\.keras.*{words}"

@@ -131,7 +131,9 @@ def test_paths_stay_as_given_and_each_file_counts_once(predicted, tmp_path, writ
     if sys.platform == "linux":  # Other systems allow no such name.
         names.append("bad\udcff.png")
         write_patch(tmp_path / "patch.png").rename(tmp_path / "deep" / "down" / names[-1])
-    (tmp_path / "deep" / ".hidden.png").write_text("x")
+    for hidden in (".hidden.png", ".trash/a.png", "__MACOSX/below/a.png"):
+        (tmp_path / "deep" / hidden).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "deep" / hidden).write_text("x")
     (tmp_path / "deep" / "notes.txt").write_text("x")
     code, rows, errors = predicted("./deep", "./deep", "deep/down/-dash.png")
     assert code == 0, errors

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -136,3 +137,7 @@ def test_a_run_that_ends_replaces_the_older_one(tmp_path: Path, stopped: str) ->
         assert (again.rows, again.epochs) == ([ROW], 1)
         again.restore(network)
         assert again.best_weights[0].tobytes() == network.get_weights()[0].tobytes()
+        shutil.rmtree(tmp_path / "checkpoint")
+        (tmp_path / "cancernet.json").write_text("{")
+        with pytest.raises(InputError, match=r"cancernet.json is damaged"):
+            reopen(tmp_path)

@@ -156,8 +156,8 @@ def read_build(folder: Path) -> dict[str, Any]:
             f"Found no data set {folder}, which has a {BUILD}. Make one with build_dataset.py, or "
             "with build_dataset.py --sample to try things out, or name another --dataset."
         ) from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is damaged: {error}. {ANEW}") from error
+    except InputError as error:
+        raise InputError(f"{error} {ANEW}") from error
     if not isinstance(build, dict) or not build.keys() >= BUILD_KEYS:
         raise InputError(f"{path} is not of build_dataset.py: expected {sorted(BUILD_KEYS)} in it.")
     return build

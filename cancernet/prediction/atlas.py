@@ -98,8 +98,7 @@ class Atlas:
             words = f"{columns:,} x {rows:,} squares, over {MOST_SQUARES:,} in all"
             note(f"{slide.name}: no map, since the positions span {words}.")
             return
-        taken = slide.place(np.full(len(slide.cells), True), False)
-        if double := np.sum(~np.isnan(slide.cells[:, 0])) - taken.sum():
+        if double := np.sum(~np.isnan(slide.cells[:, 0])) - slide.taken.sum():
             note(
                 f"{slide.name}: {double:,} patches share a square with another: the first is shown"
             )

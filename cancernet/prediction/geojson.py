@@ -60,7 +60,7 @@ def write(path: Path, slide: Slide) -> dict[str, float]:
 
 def outline_of(slide: Slide) -> shapely.MultiPolygon:
     """Merges what is predicted malignant into polygons with holes, in pixels."""
-    malignant = slide.edges()[slide.placed & slide.predicted]
+    malignant = slide.edges[slide.placed & slide.predicted]
     merged = shapely.union_all(shapely.box(*malignant.T))
     return shapely.MultiPolygon(getattr(merged, "geoms", [merged] if merged.area else []))
 
@@ -85,7 +85,7 @@ def extent(outline: shapely.MultiPolygon, frame: Frame) -> dict[str, float]:
 def _detections(slide: Slide) -> Iterator[Feature]:
     columns = {"probability": slide.probability, "calibrated": slide.calibrated}
     columns["in context"] = slide.in_context
-    edges, predicted = slide.edges().round(2), slide.predicted
+    edges, predicted = slide.edges.round(2), slide.predicted
     for index in np.flatnonzero(slide.placed):
         left, upper, right, lower = edges[index].tolist()
         corners = [[left, upper], [right, upper], [right, lower], [left, lower], [left, upper]]

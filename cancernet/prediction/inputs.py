@@ -66,8 +66,9 @@ def find(paths: Sequence[str]) -> tuple[list[str], list[Problem]]:
 def _list(path: str, problems: list[Problem]) -> list[str]:
     if Path(path).exists() and not Path(path).is_dir():
         return [path]
-    # What cmd.exe does not expand.
-    matches = [path] if Path(path).is_dir() else sorted(glob.glob(path, recursive=True))  # noqa: PTH207 (a path, not a name)
+    matches = [path]
+    if not Path(path).is_dir():  # A pattern, which cmd.exe does not expand.
+        matches = sorted(glob.glob(path, recursive=True))  # noqa: PTH207 (a path, not a name)
     if not matches:
         raise InputError(f"There is no {path}. Name an image, a whole slide or a folder.")
 
@@ -78,22 +79,22 @@ def _list(path: str, problems: list[Problem]) -> list[str]:
     for match in matches:
         found = [match]
         if Path(match).is_dir():
-            below = os.walk(match, onerror=note_closed_folder)
-            # A Path would drop "./".
-            found = [os.path.join(folder, name) for folder, _, names in below for name in names]  # noqa: PTH118
-        inside += sorted(each for each in found if not _is_litter(Path(each), Path(match)))
+            found = []
+            for folder, subfolders, names in os.walk(match, onerror=note_closed_folder):
+                subfolders[:] = [name for name in subfolders if not LITTER.search(name)]
+                found += [os.path.join(folder, name) for name in names]  # noqa: PTH118 (a Path drops "./")
+        inside += sorted(each for each in found if not _is_litter(Path(each)))
     if not inside and not problems:
         raise InputError(f"In {path} there is no image. Name an image, a whole slide or a folder.")
     return inside
 
 
-def _is_litter(file: Path, found_in: Path) -> bool:
+def _is_litter(file: Path) -> bool:
     """Tells what is no image of the user's, such as the maps of an earlier run."""
-    parts = file.relative_to(found_in).parts or (file.name,)
     drawn = MAP.search(file.name) and file.with_name("predictions.html").exists()
     # A .mrxs slide's data lie in a folder of its name.
     of_slide = Path(f"{file.parent}.mrxs").exists()
-    return bool(drawn or of_slide or any(map(LITTER.search, parts)))
+    return bool(drawn or of_slide or LITTER.search(file.name))
 
 
 def nothing_usable(problems: Sequence[Problem]) -> InputError:

@@ -101,10 +101,9 @@ def _show_faded(axes: Axes, slide: Slide, tissue: NDArray[np.uint8]) -> list[Swa
     faded = 255 - (255 - tissue.mean(axis=2)) * 0.8
     _show(axes, slide, faded, cmap="gray", vmin=0, vmax=255)
     handles = []
-    nothing = ~slide.place(np.full(len(slide.cells), True), False)
     for what, where, colour in (
         ("no tissue, skipped", slide.background, GLASS),
-        ("no patch", nothing, NOTHING),
+        ("no patch", ~slide.taken, NOTHING),
     ):
         if where.any():
             _show(axes, slide, np.where(where, 0.0, np.nan), cmap=ListedColormap([colour]))

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import shutil
 import tempfile
 import zipfile
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -137,12 +138,13 @@ def read_metadata(path: Path) -> Metadata | None:
         line, around = content["recalibration"], content.get("context")  # Older models have none.
         if content["sha256"] != hashlib.sha256(path.read_bytes()).hexdigest():
             raise ValueError("by its sha256 it belongs to another model")
-        return Metadata(
-            float(content["threshold"]),
-            Recalibration(**line) if line else None,
-            bool(content["sample"]),
-            Context(**around) if around else None,
-        )
+        threshold = float(content["threshold"])
+        recalibration = Recalibration(**line) if line else None
+        context = Context(**around) if around else None
+        numbers = [number for each in (recalibration, context) if each for number in astuple(each)]
+        if not all(map(math.isfinite, (threshold, *numbers))):
+            raise ValueError("a number in it is NaN or infinite")
+        return Metadata(threshold, recalibration, bool(content["sample"]), context)
     except (AttributeError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{beside} does not say what belongs to {path} ({type(error).__name__}: {error}). "
@@ -181,9 +183,9 @@ def load(saved: SavedModel) -> keras.Sequential:
     from cancernet.cancernet import CancerNet
 
     height, width = saved.image_size
-    network = CancerNet.build(width=width, height=height, depth=3, classes=2)
-    expected = _computed(json.loads(network.to_json())["config"]["layers"])
     try:
+        network = CancerNet.build(width=width, height=height, depth=3, classes=2)
+        expected = _computed(json.loads(network.to_json())["config"]["layers"])
         for one, other in zip_longest(saved.layers or expected, expected):
             if one != other:
                 raise ValueError(f"it has a layer {one}, CancerNet {other}")

@@ -147,12 +147,18 @@ class Slide:
         return grid
 
     @property
+    def taken(self) -> NDArray[np.bool_]:
+        """True in the squares of patches and of skipped tiles, shape (rows, columns)."""
+        return self.place(np.full(len(self.cells), True), False)
+
+    @property
     def background(self) -> NDArray[np.bool_]:
         """True in the squares of skipped tiles, shape (rows, columns)."""
         return self.place(np.arange(len(self.cells)) >= len(self), False)
 
+    @cached_property
     def edges(self) -> NDArray[np.float64]:
-        """Gives left, upper, right and lower edge of each patch in pixels of the finest level.
+        """Left, upper, right and lower edge of each patch in pixels of the finest level.
 
         Shape (patches, 4). Neighbours share theirs to the bit.
         """
